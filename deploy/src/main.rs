@@ -1,0 +1,2 @@
+//! `edgectl`, the operator's one tool.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The A/V Edge.

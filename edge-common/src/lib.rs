@@ -1,0 +1,1 @@
+//! What the three daemons and edgectl share.
