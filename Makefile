@@ -1,0 +1,42 @@
+# The front door. `make help` lists what there is.
+CARGO  ?= cargo
+STAGE  := tests/stage.sh
+PURE   := edge-common edge-access edge-webconf edge-av
+STAY   ?=
+DEMO   := $(if $(STAY),--stay,)
+
+.PHONY: help demo test lint unit lab pure deny bins setup clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: setup bins ## the whole edge with real clients, in network namespaces; STAY=1 leaves it running
+	target/release/edge-lab run $(DEMO)
+
+test: setup lint unit lab ## everything that CI runs
+
+lint: ## formatting, clippy, purity of the pure modules, dependencies
+	$(STAGE) format  $(CARGO) fmt --all --check
+	$(STAGE) clippy  $(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(MAKE) --no-print-directory pure deny
+
+pure: ## the pure halves build with no tokio in sight
+	$(STAGE) pure    sh -ec 'for crate in $(PURE); do $(CARGO) check -q --locked -p $$crate --no-default-features; done'
+
+deny: ## bans, licences and sources of every dependency
+	$(STAGE) deny    tests/deny.sh
+
+unit: ## unit, property, golden and simulated-world tests
+	$(STAGE) unit    $(CARGO) test --workspace --locked
+
+bins: ## the release binaries
+	$(STAGE) build   $(CARGO) build --release --workspace --bins --locked
+
+lab: bins ## the real binaries against other people's software
+	$(STAGE) lab     $(CARGO) test --locked -p edge-tests --test lab -- --ignored --nocapture
+
+setup: ## Debian packages for the lab (starts no service)
+	$(STAGE) setup   tests/setup.sh
+
+clean: ## remove what was built
+	$(CARGO) clean
