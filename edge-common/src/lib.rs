@@ -1,5 +1,10 @@
 //! What the three daemons and edgectl share.
 
+pub mod config;
+pub mod host_name;
+pub mod ports;
 pub mod random;
 pub mod seal;
 pub mod secret;
+pub mod side;
+pub mod time;

@@ -1,0 +1,192 @@
+//! The Access Edge service as configured.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::network::{CertificateFiles, Revocation};
+use super::{schema_text, units};
+use crate::host_name::HostName;
+
+/// `[access]`: SIP for remote users and federation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// The name outside, in the external certificate and in DNS.
+    pub fqdn: HostName,
+    /// The name inside, of the array as a whole.
+    pub internal_fqdn: HostName,
+    /// Shown outside: one or two (ECDSA, RSA).
+    pub certificates: Vec<CertificateFiles>,
+    /// Where remote users sign in.
+    pub client_port: u16,
+    /// Where partners connect to.
+    pub federation_port: u16,
+    /// Where servers inside connect to.
+    pub internal_port: u16,
+    /// Users of the organisation may sign in from outside.
+    pub remote_users: bool,
+    /// Users of no organisation may join conferences.
+    pub anonymous_users: bool,
+    /// By which header a REGISTER leads answers and requests back through here.
+    pub register_mode: RegisterMode,
+    /// What one daemon takes on at most.
+    pub limits: AccessLimits,
+    /// SIP with other organisations.
+    pub federation: Federation,
+}
+
+/// How requests towards a registered client find their way back through this edge.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RegisterMode {
+    /// `Path` (RFC 3327).
+    Path,
+    /// `Record-Route`, as Communicator's servers expect.
+    RecordRoute,
+    /// Both headers.
+    #[default]
+    Both,
+}
+
+/// Bounds of the Access Edge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AccessLimits {
+    /// Connections open at once; further ones are closed on arrival.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub connections: usize,
+    /// Of these from one source address (IPv6: one /64).
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub connections_per_source: usize,
+    /// From the first byte of TLS to its last.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "schema_text::Duration")]
+    pub handshake_timeout: Duration,
+    /// From the end of the handshake to the first whole message.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "schema_text::Duration")]
+    pub first_message_timeout: Duration,
+    /// Without any byte from the far end.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "schema_text::Duration")]
+    pub idle_timeout: Duration,
+    /// Start line and headers of one message.
+    #[serde(with = "units::size")]
+    #[schemars(with = "schema_text::Size")]
+    pub head: usize,
+    /// Headers of one message.
+    #[schemars(range(min = 16, max = 4096))]
+    pub headers: usize,
+    /// Body of one message from outside.
+    #[serde(with = "units::size")]
+    #[schemars(with = "schema_text::Size")]
+    pub client_body: usize,
+    /// Body of one message from inside or from a partner.
+    #[serde(with = "units::size")]
+    #[schemars(with = "schema_text::Size")]
+    pub server_body: usize,
+    /// Bytes waiting for one client to read them.
+    #[serde(with = "units::size")]
+    #[schemars(with = "schema_text::Size")]
+    pub client_queue: usize,
+    /// Bytes waiting for one server to read them.
+    #[serde(with = "units::size")]
+    #[schemars(with = "schema_text::Size")]
+    pub server_queue: usize,
+    /// Messages waiting between two cores.
+    #[schemars(range(min = 16, max = 1_000_000))]
+    pub mailbox: usize,
+}
+
+impl Default for AccessLimits {
+    fn default() -> Self {
+        Self {
+            connections: 20_000,
+            connections_per_source: 256,
+            handshake_timeout: Duration::from_secs(5),
+            first_message_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(20 * 60),
+            head: 64 * units::KIB,
+            headers: 256,
+            client_body: 128 * units::KIB,
+            server_body: 5000 * units::KIB,
+            client_queue: 256 * units::KIB,
+            server_queue: 4 * units::MIB,
+            mailbox: 4096,
+        }
+    }
+}
+
+/// `[access.federation]`: with whom, and what proves them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Federation {
+    /// Partners are spoken to at all.
+    pub enabled: bool,
+    /// Domains that nobody listed may prove themselves by DNS SRV.
+    pub discovery: bool,
+    /// Domains that are allowed.
+    pub partners: Vec<Partner>,
+    /// Domains that are refused, whatever they prove.
+    pub blocked: Vec<HostName>,
+    /// Which SRV record is asked first.
+    pub srv_order: SrvOrder,
+    /// Which extended key usage a partner's certificate needs as a client.
+    pub client_eku: ClientEku,
+    /// For partners that have no own value.
+    pub revocation: Revocation,
+    /// Who may issue partners' certificates.
+    pub trust_roots: TrustRoots,
+    /// Verdicts on domains that are remembered.
+    pub verdict_cache: usize,
+    /// Messages that wait for the verdict on one domain.
+    pub pending_per_domain: usize,
+}
+
+/// A domain that is allowed to federate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partner {
+    /// Its SIP domain.
+    pub domain: HostName,
+    /// Its edge by name, so that no SRV record decides; its port is `federation_port`.
+    pub fqdn: Option<HostName>,
+    /// The one authority for it instead of the trust roots.
+    pub ca: Option<PathBuf>,
+    /// Its own value, or that of `[access.federation]`.
+    pub revocation: Revocation,
+}
+
+/// Order among SRV records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SrvOrder {
+    /// Lowest priority, then highest weight, then the first returned; no chance in it.
+    #[default]
+    Ocs,
+    /// Weighted by chance (RFC 2782).
+    Rfc2782,
+}
+
+/// Extended key usage that a partner has to show when it connects to us.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientEku {
+    /// `clientAuth`, which public authorities no longer issue.
+    Client,
+    /// `clientAuth` or `serverAuth`.
+    #[default]
+    ClientOrServer,
+    /// Not looked at.
+    Any,
+}
+
+/// Roots for partners' certificates.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TrustRoots {
+    /// Those of the operating system.
+    #[default]
+    System,
+    /// Those in this PEM file and no others.
+    File(PathBuf),
+}

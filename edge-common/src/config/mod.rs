@@ -1,0 +1,105 @@
+//! What `edge.toml` means, once it is checked.
+//!
+//! The file is what the operator typed; [`Config`] is what it means. Field names are those of the file. After
+//! the check nothing needs to be checked again, so every value here has the type of its meaning.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
+pub mod access;
+pub mod av;
+pub mod network;
+pub mod operation;
+pub mod organization;
+pub mod schema_text;
+pub mod units;
+pub mod webconf;
+
+pub use access::{
+    Access, AccessLimits, ClientEku, Federation, Partner, RegisterMode, SrvOrder, TrustRoots,
+};
+pub use av::{AuthenticationFiles, Av, AvLimits, RelayMode, RestSecretFiles};
+pub use network::{
+    Array, CertificateFiles, External, ExternalVips, Internal, InternalVips, Revocation,
+    SecretFiles, Vips,
+};
+pub use operation::{
+    Admin, Dns, Firewall, Health, Lab, Log, LogFormat, LogLevel, Management, Runtime, State,
+};
+pub use organization::{Member, MemberExternal, MemberInternal, Organization, SipDomain, Topology};
+pub use webconf::{Webconf, WebconfLimits};
+
+use crate::ports::{self, Listener};
+
+/// One checked `edge.toml`, seen from one member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Whose edge this is.
+    pub organization: Organization,
+    /// All hosts of this site; at least one.
+    pub members: Vec<Member>,
+    /// Which of `members` this host is.
+    pub node: usize,
+    /// The network towards the Internet.
+    pub external: External,
+    /// The network towards the organisation.
+    pub internal: Internal,
+    /// What the members share.
+    pub array: Array,
+    /// The Access Edge, when it runs here.
+    pub access: Option<Access>,
+    /// The Web Conferencing Edge, when it runs here.
+    pub webconf: Option<Webconf>,
+    /// The A/V Edge, when it runs here.
+    pub av: Option<Av>,
+    /// What is open beside the services.
+    pub firewall: Firewall,
+    /// Who is asked for names.
+    pub dns: Dns,
+    /// What is told, and how.
+    pub log: Log,
+    /// Where `edgectl` finds the daemons.
+    pub admin: Admin,
+    /// Ports of the health and metrics listeners.
+    pub health: Health,
+    /// What outlives a restart.
+    pub state: State,
+    /// Only in a lab.
+    pub lab: Option<Lab>,
+    /// How much of the machine is used.
+    pub runtime: Runtime,
+}
+
+impl Config {
+    /// The member that this host is.
+    ///
+    /// # Panics
+    /// Never after the check, which has looked `node` up.
+    #[must_use]
+    pub fn local(&self) -> &Member {
+        &self.members[self.node]
+    }
+
+    /// The members that this host is not.
+    pub fn others(&self) -> impl Iterator<Item = &Member> {
+        self.members
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| *index != self.node)
+            .map(|(_, member)| member)
+    }
+
+    /// Every socket that the configured services of this host listen on, relay ports apart.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<Listener> {
+        ports::listeners(self)
+    }
+
+    /// Says whether balancers stand in front of this edge.
+    #[must_use]
+    pub fn is_balanced(&self) -> bool {
+        match self.organization.topology {
+            Topology::Single => false,
+            Topology::Scaled => true,
+            Topology::MultiSite => self.members.len() > 1,
+        }
+    }
+}
