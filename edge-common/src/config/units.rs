@@ -145,10 +145,6 @@ pub mod size {
     ///
     /// # Errors
     /// Those of the serializer.
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "serde hands out references"
-    )]
     pub fn serialize<S: Serializer>(value: &usize, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&super::size_text(*value))
     }
