@@ -1,5 +1,6 @@
 //! What the three daemons and edgectl share.
 
+pub mod cert;
 pub mod config;
 pub mod host_name;
 pub mod ports;
