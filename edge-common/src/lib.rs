@@ -8,4 +8,5 @@ pub mod random;
 pub mod seal;
 pub mod secret;
 pub mod side;
+pub mod sip;
 pub mod time;
