@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that the lab runs, and only those that are missing.
+#
+# No service is started: a policy file says no to every start while dpkg works, and goes away again
+# if it was not there before. Units that came enabled are disabled, so that a restart of the machine
+# starts none of them either.
+set -euo pipefail
+
+# command -> package. A command that is there already, from wherever, is not installed again.
+needed=(
+    kamailio:kamailio knotd:knot kdig:knot-dnsutils baresip:baresip-core
+    turnutils_uclient:coturn nft:nftables ip:iproute2 ss:iproute2 sysctl:procps
+    openssl:openssl socat:socat strace:strace setpriv:util-linux unshare:util-linux
+    stdbuf:coreutils systemd-analyze:systemd cc:gcc make:make
+)
+# What has no command of its own: the TLS module of Kamailio, the headers that the C compiler needs.
+files=("/usr/lib/*/kamailio/modules/tls.so:kamailio-tls-modules" "/usr/include/stdio.h:libc6-dev")
+services=(kamailio knot coturn)
+policy=/usr/sbin/policy-rc.d
+
+missing=()
+export PATH="$PATH:/usr/sbin:/sbin"
+for pair in "${needed[@]}"; do
+    command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+done
+for pair in "${files[@]}"; do
+    compgen -G "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+done
+if [ ${#missing[@]} -eq 0 ]; then
+    echo "setup: everything is there"
+    exit 0
+fi
+mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+echo "setup: missing: ${missing[*]}"
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || {
+        echo "setup: needs root to install: apt-get install --no-install-recommends ${missing[*]}" >&2
+        exit 1
+    }
+    as_root=(sudo)
+fi
+command -v apt-get >/dev/null || {
+    echo "setup: no apt-get here; install by hand what provides: ${missing[*]}" >&2
+    exit 1
+}
+
+# A temporary directory of our own: another apt on this machine may be cleaning the common one.
+archives=$(mktemp -d)
+made_policy=
+restore() {
+    [ -z "$made_policy" ] || "${as_root[@]}" rm -f "$policy"
+    "${as_root[@]}" rm -rf "$archives"
+}
+trap restore EXIT
+mkdir -p "$archives/partial"
+chmod 755 "$archives"
+
+if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+    "${as_root[@]}" chmod 755 "$policy"
+    made_policy=yes
+fi
+
+apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o "Dir::Cache::archives=$archives" -o DPkg::Lock::Timeout=300)
+install=("${apt[@]}" install -y --no-install-recommends "${missing[@]}")
+# The lists of packages may be old or absent: only then are they fetched.
+"${install[@]}" || { "${apt[@]}" update && "${install[@]}"; }
+
+for service in "${services[@]}"; do
+    if command -v systemctl >/dev/null && systemctl list-unit-files "$service.service" >/dev/null 2>&1; then
+        "${as_root[@]}" systemctl disable "$service.service" >/dev/null 2>&1 || true
+    fi
+done
+for pair in "${needed[@]}"; do
+    command -v "${pair%%:*}" >/dev/null || { echo "setup: ${pair%%:*} is still missing" >&2; exit 1; }
+done
+echo "setup: done"
