@@ -2,6 +2,7 @@
 
 pub mod cert;
 pub mod config;
+pub mod credential;
 pub mod host_name;
 pub mod ports;
 pub mod random;
