@@ -1,1 +1,23 @@
-//! edgectl.
+//! What stands around the daemons: plans, printers, and the operator's one tool.
+//!
+//! ```text
+//!   edge.toml ─► Config ─► plan::Plan ─┬─► firewall ─► apply: nft
+//!                                      ├─► network   script, networkd
+//!                                      ├─► dns       zone fragments
+//!                                      └─► systemd   units
+//! ```
+//!
+//! Pure: [`plan`] and the printers [`firewall`], [`network`], [`dns`], [`systemd`].
+//! With files, processes and sockets: [`apply`].
+
+pub mod apply;
+pub mod dns;
+pub mod firewall;
+pub mod network;
+pub mod plan;
+pub mod systemd;
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod netns;
