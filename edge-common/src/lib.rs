@@ -4,10 +4,15 @@ pub mod cert;
 pub mod config;
 pub mod credential;
 pub mod host_name;
+pub mod limit;
+pub mod net;
 pub mod ports;
 pub mod random;
+#[cfg(feature = "io")]
+pub mod run;
 pub mod seal;
 pub mod secret;
 pub mod side;
 pub mod sip;
 pub mod time;
+pub mod timer;
