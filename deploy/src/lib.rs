@@ -11,8 +11,10 @@
 //! With files, processes and sockets: [`apply`].
 
 pub mod apply;
+pub mod certs;
 pub mod dns;
 pub mod firewall;
+pub mod issue;
 pub mod network;
 pub mod plan;
 pub mod systemd;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use edge_common::config::Config;
 
+use crate::certs::{self, Need};
 use crate::dns::{self, View};
 use crate::firewall::{self, Ruleset, Users};
 use crate::network::{self, Network};
@@ -19,6 +20,8 @@ pub struct Plan {
     pub network: Network,
     /// Records for the world and for the inside.
     pub dns: [View; 2],
+    /// Certificates, and what each must hold.
+    pub certificates: Vec<Need>,
     /// Its units.
     pub units: Vec<Unit>,
 }
@@ -31,6 +34,7 @@ impl Plan {
             firewall: firewall::ruleset(config, users),
             network: network::network(config),
             dns: [dns::external(config), dns::internal(config)],
+            certificates: certs::needs(config),
             units: systemd::units(config, paths),
         }
     }
