@@ -6,13 +6,17 @@ pub mod credential;
 pub mod host_name;
 pub mod limit;
 pub mod net;
+pub mod partner_proof;
 pub mod ports;
 pub mod random;
 #[cfg(feature = "io")]
 pub mod run;
 pub mod seal;
 pub mod secret;
+#[cfg(feature = "io")]
+pub mod secret_files;
 pub mod side;
 pub mod sip;
+pub mod srv;
 pub mod time;
 pub mod timer;
