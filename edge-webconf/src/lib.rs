@@ -1,1 +1,24 @@
-//! The Web Conferencing Edge.
+//! The Web Conferencing Edge: lets a client outside through to a conference server inside, if the
+//! inside has admitted the number that the client shows.
+//!
+//! ```text
+//!   client ── TLS 443 ──► edge-webconf ◄── mTLS 8057 ── edge-webconf-agent ── TCP ──► server
+//! ```
+//!
+//! Pure: [`ewrp`] (the protocol on 8057), [`scan`] (the number in what a client sends).
+
+pub mod ewrp;
+pub mod scan;
+
+/// Bytes of a hex string, for vectors in tests.
+#[cfg(test)]
+fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
+    digits
+        .chunks(2)
+        .map(|pair| {
+            let pair = std::str::from_utf8(pair).expect("ascii");
+            u8::from_str_radix(pair, 16).expect("hex digits")
+        })
+        .collect()
+}
