@@ -14,6 +14,8 @@ pub mod apply;
 pub mod certs;
 pub mod dns;
 pub mod firewall;
+pub mod fresh;
+pub mod furnish;
 pub mod issue;
 pub mod network;
 pub mod plan;
