@@ -5,10 +5,12 @@
 //!   client ── TLS 443 ──► edge-webconf ◄── mTLS 8057 ── edge-webconf-agent ── TCP ──► server
 //! ```
 //!
-//! Pure: [`ewrp`] (the protocol on 8057), [`scan`] (the number in what a client sends).
+//! Pure: [`ewrp`] (the protocol on 8057), [`scan`] (the number in what a client sends),
+//! [`session`] (who may pass).
 
 pub mod ewrp;
 pub mod scan;
+pub mod session;
 
 /// Bytes of a hex string, for vectors in tests.
 #[cfg(test)]
