@@ -7,6 +7,7 @@ pub mod host_name;
 pub mod limit;
 pub mod net;
 pub mod partner_proof;
+pub mod peer_range;
 pub mod ports;
 pub mod random;
 #[cfg(feature = "io")]
