@@ -12,13 +12,16 @@
 
 pub mod apply;
 pub mod certs;
+pub mod credentials;
 pub mod dns;
 pub mod firewall;
 pub mod fresh;
 pub mod furnish;
 pub mod issue;
+pub mod mras;
 pub mod network;
 pub mod plan;
+pub mod probe;
 pub mod systemd;
 
 #[cfg(test)]
