@@ -108,7 +108,7 @@ pub fn read_address(value: &[u8]) -> Option<SocketAddr> {
 }
 
 /// Obfuscation is its own inverse.
-pub(super) fn toggle(address: SocketAddr, Transaction(id): Transaction) -> SocketAddr {
+pub(crate) fn toggle(address: SocketAddr, Transaction(id): Transaction) -> SocketAddr {
     let port = address.port() ^ u16::from_be_bytes([id[0], id[1]]);
     let ip = match address.ip() {
         IpAddr::V4(ip) => {

@@ -319,7 +319,7 @@ mod tests {
                     Step::NeedMore => break,
                     Step::Message { len } => seen.push(format!("message {len}")),
                     Step::ChannelData { len, padded } => {
-                        seen.push(format!("channel {len} of {padded}"))
+                        seen.push(format!("channel {len} of {padded}"));
                     }
                 }
                 pending.drain(..step.consumed());

@@ -9,11 +9,11 @@ use super::message::HEADER_LEN;
 
 /// What a password becomes once it is bound to a user and a realm.
 ///
-/// Kept with an allocation, so that a refresh costs one HMAC and no key schedule.
-#[derive(Clone)]
+/// Kept with an allocation, so that a refresh costs one HMAC. The schedule of the common MAC is kept too; the other one
+/// is made when it is asked for, as each takes more memory than the rest of an allocation.
 pub struct Key {
     sha1: hmac::Key,
-    sha256: hmac::Key,
+    secret: Zeroizing<Box<[u8]>>,
 }
 
 /// Which of the two MACs a request carries; its answer carries the same.
@@ -46,7 +46,7 @@ impl Key {
     pub fn from_bytes(secret: &[u8]) -> Self {
         Self {
             sha1: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret),
-            sha256: hmac::Key::new(hmac::HMAC_SHA256, secret),
+            secret: Zeroizing::new(secret.into()),
         }
     }
 
@@ -71,9 +71,13 @@ impl Key {
         len: usize,
     ) -> hmac::Tag {
         let length = u16::try_from(at + 4 + len - HEADER_LEN).unwrap_or(u16::MAX);
+        let sha256;
         let mut context = hmac::Context::with_key(match algorithm {
             Algorithm::Sha1 => &self.sha1,
-            Algorithm::Sha256 => &self.sha256,
+            Algorithm::Sha256 => {
+                sha256 = hmac::Key::new(hmac::HMAC_SHA256, &self.secret);
+                &sha256
+            }
         });
         context.update(&message[..2]);
         context.update(&length.to_be_bytes());
