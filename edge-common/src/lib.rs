@@ -3,6 +3,8 @@
 pub mod cert;
 pub mod config;
 pub mod credential;
+#[cfg(feature = "io")]
+pub mod dns;
 pub mod host_name;
 pub mod limit;
 pub mod net;

@@ -1,0 +1,940 @@
+//! Names of partners and of the next hop, resolved for SIP.
+//!
+//! ```text
+//!   question ─► cache ─► flight (one per question) ─► hickory ─► aliases ─► guard ─► cache ─► everybody who asked
+//!                 └ good answers by their TTL, missing ones at least 30 s, failures 5 s
+//! ```
+//!
+//! hickory-resolver does the protocol. What it leaves open is closed here:
+//!
+//! - An SRV owner that is an alias (CNAME): hickory goes astray when both come in one answer, so the alias is
+//!   asked for by itself and followed.
+//! - Missing names that come without SOA are not cached by it, failures never. Here both are, or a stranger
+//!   who makes up domains would have us ask at every message.
+//! - A look-up has one deadline, retries and aliases included.
+//! - Source ports keep off the relay's, else a look-up could hold a port that a call needs. (hickory draws ten
+//!   times; should all ten be the relay's, the system chooses, whose own range lies off them as well.)
+//! - Addresses are looked at before anybody dials them: a partner's DNS may point at our inside.
+//!
+//! A resolver belongs to the runtime that first uses it; clones of it are cheap and share everything.
+
+mod cache;
+#[cfg(test)]
+mod test_server;
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{
+    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
+};
+use hickory_resolver::lookup::Lookup;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+
+use self::cache::Cache;
+use crate::host_name::{HostName, HostPort};
+use crate::random::SystemRandom;
+use crate::run;
+use crate::srv::{self, SrvAnswer, SrvRecord};
+
+/// Says whether an address that DNS gave may be dialled.
+pub type AddressGuard = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
+/// How a resolver asks.
+#[derive(Clone)]
+pub struct ResolverSettings {
+    /// Who is asked; empty: those of `/etc/resolv.conf`.
+    pub servers: Vec<SocketAddr>,
+    /// The addresses that questions come from, at most one per family; without one the system chooses.
+    pub bind: Vec<IpAddr>,
+    /// For a whole look-up.
+    pub deadline: Duration,
+    /// UDP source ports that belong to others.
+    pub avoid_ports: Arc<HashSet<u16>>,
+    /// Which addresses may be dialled.
+    pub guard: AddressGuard,
+    /// How SRV records are ordered.
+    pub order: srv::Order,
+    /// What is held at most.
+    pub limits: ResolverLimits,
+}
+
+/// What a resolver holds at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResolverLimits {
+    /// Answers in the cache; when it is full, what expires soonest goes.
+    pub cached: usize,
+    /// Questions under way; the rest waits.
+    pub concurrent: usize,
+    /// Questions under way or waiting; the rest is refused as [`DnsFault::Busy`].
+    pub pending: usize,
+}
+
+impl Default for ResolverLimits {
+    fn default() -> Self {
+        Self {
+            cached: 4096,
+            concurrent: 32,
+            pending: 512,
+        }
+    }
+}
+
+/// An answer and how long it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found<T> {
+    /// The answer.
+    pub value: T,
+    /// It may be kept until then.
+    pub expires: Instant,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum DnsFault {
+    /// The name servers took too long.
+    #[error("the name servers did not answer in time")]
+    Timeout,
+    /// The name servers answered that they cannot answer, or not at all.
+    #[error("the name servers failed: {reason}")]
+    Failed {
+        /// In their words.
+        reason: String,
+    },
+    /// More questions at once than are allowed.
+    #[error("too many look-ups at once")]
+    Busy,
+    /// The host has no address.
+    #[error("the host has no address")]
+    NoAddress,
+    /// The host has addresses, and none may be dialled.
+    #[error("the host's address {address} may not be dialled")]
+    Refused {
+        /// The first of them.
+        address: IpAddr,
+    },
+    /// Aliases that lead too far, or in a circle.
+    #[error("too many aliases")]
+    Aliases,
+}
+
+impl DnsFault {
+    /// The label of its counter.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Failed { .. } => "failed",
+            Self::Busy => "busy",
+            Self::NoAddress => "no_address",
+            Self::Refused { .. } => "refused_address",
+            Self::Aliases => "aliases",
+        }
+    }
+
+    const fn cached_for(&self) -> Duration {
+        match self {
+            Self::NoAddress | Self::Refused { .. } | Self::Aliases => MISSING_TTL_MIN,
+            Self::Timeout | Self::Failed { .. } | Self::Busy => FAILURE_TTL,
+        }
+    }
+}
+
+/// Resolves names; see the module.
+#[derive(Clone)]
+pub struct SipResolver(Arc<Shared>);
+
+impl SipResolver {
+    /// Makes a resolver; nothing is asked yet.
+    pub fn new(settings: ResolverSettings) -> io::Result<Self> {
+        let hickory = hickory(&settings)?;
+        let state = State {
+            cache: Cache::new(settings.limits.cached),
+            flights: BTreeMap::new(),
+        };
+        Ok(Self(Arc::new(Shared {
+            hickory,
+            running: Semaphore::new(settings.limits.concurrent),
+            state: Mutex::new(state),
+            settings,
+        })))
+    }
+
+    /// The hosts that offer `service` for `domain`, in the order in which they are to be tried.
+    pub async fn srv(
+        &self,
+        service: &'static str,
+        domain: &HostName,
+    ) -> Result<Found<SrvAnswer>, DnsFault> {
+        let mut found = self
+            .ask(Question::Srv {
+                service,
+                domain: domain.clone(),
+            })
+            .await?;
+        let Reply::Srv(answer) = &mut found.value else {
+            return Err(DnsFault::Failed {
+                reason: MIXED_UP.to_owned(),
+            });
+        };
+        if let SrvAnswer::Records(records) = answer {
+            srv::order(records, self.0.settings.order, &mut SystemRandom);
+        }
+        Ok(Found {
+            value: answer.clone(),
+            expires: found.expires,
+        })
+    }
+
+    /// The addresses of `host` that may be dialled, IPv4 first; never an empty list.
+    pub async fn addresses(&self, host: &HostName) -> Result<Found<Vec<IpAddr>>, DnsFault> {
+        let found = self.ask(Question::Addresses { host: host.clone() }).await?;
+        match found.value {
+            Reply::Addresses(value) => Ok(Found {
+                value,
+                expires: found.expires,
+            }),
+            Reply::Srv(_) => Err(DnsFault::Failed {
+                reason: MIXED_UP.to_owned(),
+            }),
+        }
+    }
+
+    /// Forgets everything, as after a change of the configuration.
+    pub fn forget(&self) {
+        self.0.state().cache = Cache::new(self.0.settings.limits.cached);
+    }
+
+    async fn ask(&self, question: Question) -> Answer {
+        let mut landed = {
+            let mut state = self.0.state();
+            if let Some(hit) = state.cache.get(run::now().mono, &question) {
+                return hit;
+            }
+            match state.flights.get(&question) {
+                Some(flight) => flight.clone(),
+                None if state.flights.len() >= self.0.settings.limits.pending => {
+                    return Err(DnsFault::Busy);
+                }
+                None => self.take_off(&mut state, question),
+            }
+        };
+        match landed.wait_for(Option::is_some).await {
+            Ok(answer) => answer.clone().unwrap_or(Err(DnsFault::Timeout)),
+            // Only when the runtime goes down under the flight.
+            Err(_) => Err(DnsFault::Failed {
+                reason: "the look-up was abandoned".to_owned(),
+            }),
+        }
+    }
+
+    /// The flight has a task of its own: whoever asked first may go away without the others losing the answer.
+    fn take_off(&self, state: &mut State, question: Question) -> watch::Receiver<Option<Answer>> {
+        let (sender, receiver) = watch::channel(None);
+        state.flights.insert(question.clone(), receiver.clone());
+        let flight = Flight {
+            shared: Arc::clone(&self.0),
+            question,
+        };
+        tokio::spawn(async move {
+            let answer = flight.fly().await;
+            flight.land(&answer);
+            // Nobody may be waiting any more.
+            sender.send_replace(Some(answer));
+        });
+        receiver
+    }
+}
+
+impl fmt::Debug for SipResolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SipResolver")
+            .field("servers", &self.0.settings.servers)
+            .finish_non_exhaustive()
+    }
+}
+
+type Answer = Result<Found<Reply>, DnsFault>;
+
+struct Shared {
+    hickory: TokioResolver,
+    settings: ResolverSettings,
+    running: Semaphore,
+    state: Mutex<State>,
+}
+
+struct State {
+    cache: Cache<Question, Answer>,
+    flights: BTreeMap<Question, watch::Receiver<Option<Answer>>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Question {
+    Srv {
+        service: &'static str,
+        domain: HostName,
+    },
+    Addresses {
+        host: HostName,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Reply {
+    Srv(SrvAnswer),
+    Addresses(Vec<IpAddr>),
+}
+
+impl Shared {
+    /// Nothing is done under the lock that could panic half-way.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn srv(&self, service: &str, domain: &HostName) -> Answer {
+        let mut owner = name(&format!("{service}.{domain}."))?;
+        for _ in 0..ALIASES_MAX {
+            let found = self.lookup(&owner, RecordType::SRV).await?;
+            if let Some(answer) = srv_answer(&found, &owner) {
+                return Ok(answer);
+            }
+            if found.name_missing {
+                return Ok(missing(found.ttl));
+            }
+            match self.alias(&owner).await? {
+                Some(target) => owner = target,
+                None => return Ok(missing(found.ttl)),
+            }
+        }
+        Err(DnsFault::Aliases)
+    }
+
+    async fn alias(&self, owner: &Name) -> Result<Option<Name>, DnsFault> {
+        let found = self.lookup(owner, RecordType::CNAME).await?;
+        Ok(found.records.into_iter().find_map(|record| match record {
+            (name, RData::CNAME(target)) if name == *owner => Some(target.0),
+            _ => None,
+        }))
+    }
+
+    async fn addresses(&self, host: &HostName) -> Answer {
+        let host = name(&format!("{host}."))?;
+        let (v4, v6) = tokio::join!(
+            self.lookup(&host, RecordType::A),
+            self.lookup(&host, RecordType::AAAA)
+        );
+        let (v4, v6) = match (v4, v6) {
+            // One family is enough, if there is something in it.
+            (Ok(found), Err(_)) if !found.records.is_empty() => (found, Records::default()),
+            (Err(_), Ok(found)) if !found.records.is_empty() => (Records::default(), found),
+            (Ok(v4), Ok(v6)) => (v4, v6),
+            (Err(fault), _) | (_, Err(fault)) => return Err(fault),
+        };
+        let ttl = [v4.ttl, v6.ttl].into_iter().flatten().min();
+        let all: Vec<IpAddr> = v4
+            .records
+            .iter()
+            .chain(&v6.records)
+            .filter_map(|(_, data)| data.ip_addr())
+            .take(RECORDS_MAX)
+            .collect();
+        let Some(&first) = all.first() else {
+            return Err(DnsFault::NoAddress);
+        };
+        let allowed: Vec<IpAddr> = all
+            .into_iter()
+            .filter(|&address| (self.settings.guard)(address))
+            .collect();
+        if allowed.is_empty() {
+            return Err(DnsFault::Refused { address: first });
+        }
+        Ok(found(Reply::Addresses(allowed), ttl, TTL_MIN))
+    }
+
+    async fn lookup(&self, name: &Name, record_type: RecordType) -> Result<Records, DnsFault> {
+        match self.hickory.lookup(name.clone(), record_type).await {
+            Ok(lookup) => Ok(Records::of(&lookup)),
+            Err(NetError::Dns(DnsError::NoRecordsFound(nothing))) => Ok(Records {
+                records: Vec::new(),
+                ttl: nothing
+                    .negative_ttl
+                    .map(|secs| Duration::from_secs(secs.into())),
+                // hickory may have gone on to another name, whose absence says nothing about this one.
+                name_missing: nothing.response_code == NX_DOMAIN && nothing.query.name() == name,
+            }),
+            Err(NetError::Timeout) => Err(DnsFault::Timeout),
+            Err(error) => Err(DnsFault::Failed {
+                reason: error.to_string(),
+            }),
+        }
+    }
+}
+
+/// A question on its way. When it ends, even with the runtime, it leaves the list of those under way.
+struct Flight {
+    shared: Arc<Shared>,
+    question: Question,
+}
+
+impl Flight {
+    async fn fly(&self) -> Answer {
+        let shared = &self.shared;
+        let work = async {
+            let _turn = shared.running.acquire().await.map_err(|_| DnsFault::Busy)?;
+            match &self.question {
+                Question::Srv { service, domain } => shared.srv(service, domain).await,
+                Question::Addresses { host } => shared.addresses(host).await,
+            }
+        };
+        timeout(shared.settings.deadline, work)
+            .await
+            .unwrap_or(Err(DnsFault::Timeout))
+    }
+
+    fn land(&self, answer: &Answer) {
+        let now = run::now().mono;
+        let expires = match answer {
+            Ok(found) => found.expires,
+            Err(fault) => now + fault.cached_for(),
+        };
+        self.shared
+            .state()
+            .cache
+            .insert(now, self.question.clone(), answer.clone(), expires);
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.shared.state().flights.remove(&self.question);
+    }
+}
+
+#[derive(Default)]
+struct Records {
+    records: Vec<(Name, RData)>,
+    /// The shortest of the answer, or what it says about the absence.
+    ttl: Option<Duration>,
+    /// The very name that was asked for does not exist.
+    name_missing: bool,
+}
+
+impl Records {
+    fn of(lookup: &Lookup) -> Self {
+        let answers = lookup.answers();
+        Self {
+            records: answers
+                .iter()
+                .map(|record| (record.name.clone(), record.data.clone()))
+                .collect(),
+            ttl: answers
+                .iter()
+                .map(|record| Duration::from_secs(record.ttl.into()))
+                .min(),
+            name_missing: false,
+        }
+    }
+}
+
+fn srv_answer(found: &Records, owner: &Name) -> Option<Found<Reply>> {
+    let mut records = Vec::new();
+    let mut not_offered = false;
+    for (name, data) in found.records.iter().take(RECORDS_MAX) {
+        let RData::SRV(srv) = data else { continue };
+        if name != owner {
+            continue;
+        }
+        not_offered |= srv.target.is_root();
+        // A target that is no host name, or a port of 0, cannot be dialled.
+        let Ok(host) = HostName::with_underscores(&srv.target.to_ascii()) else {
+            continue;
+        };
+        if srv.port != 0 {
+            let target = HostPort {
+                host,
+                port: srv.port,
+            };
+            records.push(SrvRecord {
+                priority: srv.priority,
+                weight: srv.weight,
+                target,
+            });
+        }
+    }
+    let answer = match (records.is_empty(), not_offered) {
+        (false, _) => SrvAnswer::Records(records),
+        (true, true) => SrvAnswer::NotOffered,
+        (true, false) => return None,
+    };
+    Some(self::found(Reply::Srv(answer), found.ttl, TTL_MIN))
+}
+
+fn missing(ttl: Option<Duration>) -> Found<Reply> {
+    found(Reply::Srv(SrvAnswer::Missing), ttl, MISSING_TTL_MIN)
+}
+
+fn found(value: Reply, ttl: Option<Duration>, floor: Duration) -> Found<Reply> {
+    let ttl = ttl.unwrap_or(floor).clamp(floor, TTL_MAX);
+    Found {
+        value,
+        expires: run::now().mono + ttl,
+    }
+}
+
+fn name(text: &str) -> Result<Name, DnsFault> {
+    Name::from_ascii(text).map_err(|error| DnsFault::Failed {
+        reason: error.to_string(),
+    })
+}
+
+fn hickory(settings: &ResolverSettings) -> io::Result<TokioResolver> {
+    let servers = if settings.servers.is_empty() {
+        system_servers()?
+    } else {
+        settings.servers.clone()
+    };
+    let servers = servers
+        .into_iter()
+        .map(|server| name_server(server, &settings.bind))
+        .collect();
+    let mut options = ResolverOpts::default();
+    options.timeout = TRY_TIMEOUT.min(settings.deadline / 2);
+    options.attempts = RETRIES;
+    options.cache_size = 0;
+    options.use_hosts_file = ResolveHosts::Never;
+    options.avoid_local_udp_ports = Arc::clone(&settings.avoid_ports);
+    options.case_randomization = true;
+    TokioResolver::builder_with_config(
+        ResolverConfig::from_name_servers(servers),
+        TokioRuntimeProvider::default(),
+    )
+    .with_options(options)
+    .build()
+    .map_err(io::Error::other)
+}
+
+fn name_server(server: SocketAddr, bind: &[IpAddr]) -> NameServerConfig {
+    let from = bind
+        .iter()
+        .find(|address| address.is_ipv4() == server.is_ipv4());
+    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+        connection.port = server.port();
+        connection.bind_addr = from.map(|&address| SocketAddr::new(address, 0));
+        connection
+    });
+    NameServerConfig::new(server.ip(), true, connections.into())
+}
+
+fn system_servers() -> io::Result<Vec<SocketAddr>> {
+    let (config, _) =
+        hickory_resolver::system_conf::read_system_conf().map_err(io::Error::other)?;
+    let servers: Vec<_> = config
+        .name_servers()
+        .iter()
+        .map(|server| SocketAddr::new(server.ip, DNS_PORT))
+        .collect();
+    if servers.is_empty() {
+        return Err(io::Error::other(
+            "no name server is configured, and /etc/resolv.conf names none",
+        ));
+    }
+    Ok(servers)
+}
+
+/// RFC 1035 §4.2.
+pub const DNS_PORT: u16 = 53;
+
+/// One try with one server; two of them and an alias fit into the deadline of 5 s.
+const TRY_TIMEOUT: Duration = Duration::from_millis(1_200);
+const RETRIES: usize = 1;
+/// A domain whose owner says 0 would be asked for at every message.
+const TTL_MIN: Duration = Duration::from_secs(5);
+/// What a stranger makes up must not cost a question each time.
+const MISSING_TTL_MIN: Duration = Duration::from_secs(30);
+/// Long enough that a storm does not reach the name servers, short enough that nobody notices their return.
+const FAILURE_TTL: Duration = Duration::from_secs(5);
+const TTL_MAX: Duration = Duration::from_secs(3_600);
+/// More hosts than any federation has.
+const RECORDS_MAX: usize = 64;
+const ALIASES_MAX: usize = 8;
+const MIXED_UP: &str = "an answer to another question";
+const NX_DOMAIN: hickory_resolver::proto::op::ResponseCode =
+    hickory_resolver::proto::op::ResponseCode::NXDomain;
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use hickory_resolver::proto::op::ResponseCode;
+
+    use super::test_server::{Script, Server, Zone, cname, srv};
+    use super::*;
+
+    const SERVICE: &str = srv::SIP_FEDERATION_TLS;
+    const OWNER: &str = "_sipfederationtls._tcp.fabrikam.test.";
+
+    fn host(text: &str) -> HostName {
+        text.parse().unwrap()
+    }
+
+    fn settings(servers: Vec<SocketAddr>) -> ResolverSettings {
+        ResolverSettings {
+            servers,
+            bind: vec![Ipv4Addr::LOCALHOST.into()],
+            deadline: Duration::from_secs(5),
+            avoid_ports: Arc::default(),
+            guard: Arc::new(|_| true),
+            order: srv::Order::Ocs,
+            limits: ResolverLimits::default(),
+        }
+    }
+
+    async fn resolver(zone: Zone) -> (Server, SipResolver) {
+        let server = Server::start(zone).await;
+        let resolver = SipResolver::new(settings(vec![server.address])).unwrap();
+        (server, resolver)
+    }
+
+    async fn targets(resolver: &SipResolver) -> Vec<String> {
+        let found = resolver.srv(SERVICE, &host("fabrikam.test")).await.unwrap();
+        found
+            .value
+            .records()
+            .iter()
+            .map(|record| record.target.to_string())
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn srv_records_come_in_the_order_of_ocs_and_from_the_cache_the_second_time() {
+        let zone = Zone::default().srv(
+            OWNER,
+            &[
+                (20, 0, 5061, "c.fabrikam.test."),
+                (10, 1, 5061, "b.fabrikam.test."),
+                (10, 9, 5062, "a.fabrikam.test."),
+            ],
+        );
+        let (server, resolver) = resolver(zone).await;
+        let expected = [
+            "a.fabrikam.test:5062",
+            "b.fabrikam.test:5061",
+            "c.fabrikam.test:5061",
+        ];
+        assert_eq!(targets(&resolver).await, expected);
+        assert_eq!(targets(&resolver).await, expected);
+        assert_eq!(server.questions(), [format!("{OWNER} SRV")]);
+        resolver.forget();
+        targets(&resolver).await;
+        assert_eq!(server.questions().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn an_srv_owner_may_be_an_alias_in_one_answer_or_in_two() {
+        let (alias, real) = (
+            cname(OWNER, "_sip.provider.test."),
+            srv("_sip.provider.test.", (1, 1, 5061, "sip.fabrikam.test.")),
+        );
+        let two_steps = Zone::default()
+            .with(OWNER, RecordType::SRV, Script::Records(vec![alias.clone()]))
+            .with(
+                OWNER,
+                RecordType::CNAME,
+                Script::Records(vec![alias.clone()]),
+            )
+            .with(
+                "_sip.provider.test.",
+                RecordType::SRV,
+                Script::Records(vec![real.clone()]),
+            )
+            .a("sip.fabrikam.test.", &["192.0.2.1"]);
+        let one_answer =
+            two_steps
+                .clone()
+                .with(OWNER, RecordType::SRV, Script::Records(vec![alias, real]));
+        for zone in [two_steps, one_answer] {
+            let (_server, resolver) = resolver(zone).await;
+            assert_eq!(targets(&resolver).await, ["sip.fabrikam.test:5061"]);
+        }
+    }
+
+    #[tokio::test]
+    async fn aliases_in_a_circle_end() {
+        let (to_b, to_a) = (cname(OWNER, "b.test."), cname("b.test.", OWNER));
+        let zone = Zone::default()
+            .with(OWNER, RecordType::CNAME, Script::Records(vec![to_b]))
+            .with("b.test.", RecordType::CNAME, Script::Records(vec![to_a]));
+        let (server, resolver) = resolver(zone).await;
+        assert_eq!(
+            resolver.srv(SERVICE, &host("fabrikam.test")).await,
+            Err(DnsFault::Aliases)
+        );
+        assert!(server.questions().len() <= 2 * ALIASES_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_domain_that_is_missing_without_soa_is_asked_for_once() {
+        let (server, resolver) = resolver(Zone::default()).await;
+        for _ in 0..3 {
+            let found = resolver.srv(SERVICE, &host("fabrikam.test")).await.unwrap();
+            assert_eq!(found.value, SrvAnswer::Missing);
+            assert!(found.expires > run::now().mono + Duration::from_secs(25));
+        }
+        assert_eq!(server.questions(), [format!("{OWNER} SRV")]);
+    }
+
+    #[tokio::test]
+    async fn a_root_target_means_that_the_service_is_not_offered() {
+        let (_server, resolver) = resolver(Zone::default().srv(OWNER, &[(0, 0, 0, ".")])).await;
+        let found = resolver.srv(SERVICE, &host("fabrikam.test")).await.unwrap();
+        assert_eq!(found.value, SrvAnswer::NotOffered);
+    }
+
+    #[tokio::test]
+    async fn a_failing_server_is_told_and_not_asked_again_at_once() {
+        let zone =
+            Zone::default().with(OWNER, RecordType::SRV, Script::Code(ResponseCode::ServFail));
+        let (server, resolver) = resolver(zone).await;
+        let fault = resolver
+            .srv(SERVICE, &host("fabrikam.test"))
+            .await
+            .unwrap_err();
+        assert_eq!(fault.label(), "failed");
+        let asked = server.questions().len();
+        assert_eq!(
+            resolver.srv(SERVICE, &host("fabrikam.test")).await,
+            Err(fault)
+        );
+        assert_eq!(server.questions().len(), asked);
+    }
+
+    #[tokio::test]
+    async fn silence_ends_at_the_deadline() {
+        let zone = Zone::default().with(OWNER, RecordType::SRV, Script::Silence);
+        let server = Server::start(zone).await;
+        let deadline = Duration::from_millis(300);
+        let resolver = SipResolver::new(ResolverSettings {
+            deadline,
+            ..settings(vec![server.address])
+        })
+        .unwrap();
+        let start = run::now().mono;
+        assert_eq!(
+            resolver.srv(SERVICE, &host("fabrikam.test")).await,
+            Err(DnsFault::Timeout)
+        );
+        let took = run::now().mono - start;
+        assert!(took < Duration::from_secs(2), "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn one_of_two_servers_is_enough() {
+        let silent =
+            Server::start(Zone::default().with(OWNER, RecordType::SRV, Script::Silence)).await;
+        let good =
+            Server::start(Zone::default().srv(OWNER, &[(0, 0, 5061, "sip.fabrikam.test.")])).await;
+        let resolver = SipResolver::new(settings(vec![silent.address, good.address])).unwrap();
+        assert_eq!(targets(&resolver).await, ["sip.fabrikam.test:5061"]);
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_a_datagram_comes_over_tcp() {
+        let records = (0..60)
+            .map(|n| srv(OWNER, (n, 0, 5061, &format!("edge{n}.fabrikam.test."))))
+            .collect();
+        let (server, resolver) =
+            resolver(Zone::default().with(OWNER, RecordType::SRV, Script::Truncated(records)))
+                .await;
+        assert_eq!(targets(&resolver).await.len(), 60);
+        let ways: Vec<bool> = server.seen().iter().map(|seen| seen.tcp).collect();
+        assert_eq!(ways, [false, true]);
+    }
+
+    #[tokio::test]
+    async fn many_who_ask_at_once_cost_one_question() {
+        let (server, resolver) =
+            resolver(Zone::default().a("sip.fabrikam.test.", &["192.0.2.1"])).await;
+        let asking: Vec<_> = (0..50)
+            .map(|_| {
+                let resolver = resolver.clone();
+                tokio::spawn(async move {
+                    resolver
+                        .addresses(&host("sip.fabrikam.test"))
+                        .await
+                        .unwrap()
+                        .value
+                })
+            })
+            .collect();
+        for asker in asking {
+            assert_eq!(
+                asker.await.unwrap(),
+                ["192.0.2.1".parse::<IpAddr>().unwrap()]
+            );
+        }
+        let mut questions = server.questions();
+        questions.sort_unstable();
+        assert_eq!(
+            questions,
+            ["sip.fabrikam.test. A", "sip.fabrikam.test. AAAA"]
+        );
+    }
+
+    #[tokio::test]
+    async fn whoever_asked_first_may_go_away() {
+        let (server, resolver) =
+            resolver(Zone::default().a("sip.fabrikam.test.", &["192.0.2.1"])).await;
+        let first = resolver.clone();
+        let abandoned =
+            tokio::spawn(async move { first.addresses(&host("sip.fabrikam.test")).await });
+        tokio::task::yield_now().await;
+        abandoned.abort();
+        assert!(resolver.addresses(&host("sip.fabrikam.test")).await.is_ok());
+        assert_eq!(server.questions().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn more_at_once_than_allowed_are_refused_and_leave_nothing_behind() {
+        let zone = Zone::default()
+            .with(OWNER, RecordType::SRV, Script::Silence)
+            .a("a.test.", &["192.0.2.1"]);
+        let server = Server::start(zone).await;
+        let limits = ResolverLimits {
+            cached: 10,
+            concurrent: 1,
+            pending: 1,
+        };
+        let deadline = Duration::from_millis(200);
+        let resolver = SipResolver::new(ResolverSettings {
+            limits,
+            deadline,
+            ..settings(vec![server.address])
+        })
+        .unwrap();
+        let (fabrikam, a_test) = (host("fabrikam.test"), host("a.test"));
+        let (waiting, refused) = tokio::join!(
+            resolver.srv(SERVICE, &fabrikam),
+            resolver.addresses(&a_test)
+        );
+        assert_eq!(
+            (waiting, refused),
+            (Err(DnsFault::Timeout), Err(DnsFault::Busy))
+        );
+        assert!(resolver.0.state().flights.is_empty());
+        assert!(
+            resolver.addresses(&host("a.test")).await.is_ok(),
+            "a refusal for lack of room is not remembered"
+        );
+    }
+
+    #[tokio::test]
+    async fn addresses_of_both_families_pass_the_guard() {
+        let zone = Zone::default()
+            .a("sip.fabrikam.test.", &["10.0.0.1", "192.0.2.1"])
+            .aaaa("sip.fabrikam.test.", &["2001:db8::1"])
+            .a("inside.fabrikam.test.", &["10.0.0.1", "127.0.0.1"]);
+        let server = Server::start(zone).await;
+        let guard: AddressGuard = Arc::new(|address| match address {
+            IpAddr::V4(v4) => !v4.is_private() && !v4.is_loopback(),
+            IpAddr::V6(v6) => !v6.is_loopback(),
+        });
+        let resolver = SipResolver::new(ResolverSettings {
+            guard,
+            ..settings(vec![server.address])
+        })
+        .unwrap();
+        let found = resolver
+            .addresses(&host("sip.fabrikam.test"))
+            .await
+            .unwrap()
+            .value;
+        assert_eq!(
+            found,
+            [
+                "192.0.2.1".parse::<IpAddr>().unwrap(),
+                "2001:db8::1".parse().unwrap()
+            ]
+        );
+        let fault = resolver
+            .addresses(&host("inside.fabrikam.test"))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            fault,
+            DnsFault::Refused {
+                address: "10.0.0.1".parse().unwrap()
+            }
+        );
+        assert_eq!(
+            resolver
+                .addresses(&host("localhost"))
+                .await
+                .unwrap_err()
+                .label(),
+            "refused_address"
+        );
+        assert_eq!(
+            resolver.addresses(&host("nowhere.test")).await,
+            Err(DnsFault::NoAddress)
+        );
+    }
+
+    #[tokio::test]
+    async fn questions_come_from_the_bound_address_and_off_the_relay_ports() {
+        let (server, resolver) = {
+            let server = Server::start(Zone::default()).await;
+            // A quarter of all ports is the relay's: that it is kept off by chance has one in 10^10.
+            let avoid_ports = Arc::new((10_000..=25_999).collect());
+            let settings = ResolverSettings {
+                avoid_ports,
+                bind: vec!["127.0.0.7".parse().unwrap()],
+                ..settings(vec![server.address])
+            };
+            (server, SipResolver::new(settings).unwrap())
+        };
+        for n in 0..40 {
+            let fault = resolver.addresses(&host(&format!("h{n}.test"))).await;
+            assert_eq!(fault, Err(DnsFault::NoAddress));
+        }
+        for seen in server.seen() {
+            assert_eq!(seen.from.ip(), "127.0.0.7".parse::<IpAddr>().unwrap());
+            assert!(!(10_000..=25_999).contains(&seen.from.port()), "{seen:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_cache_is_bounded() {
+        let server = Server::start(Zone::default()).await;
+        let limits = ResolverLimits {
+            cached: 2,
+            ..ResolverLimits::default()
+        };
+        let resolver = SipResolver::new(ResolverSettings {
+            limits,
+            ..settings(vec![server.address])
+        })
+        .unwrap();
+        for n in [1, 2, 3, 3, 1] {
+            assert!(
+                resolver
+                    .srv(SERVICE, &host(&format!("d{n}.test")))
+                    .await
+                    .is_ok()
+            );
+        }
+        assert_eq!(
+            server.questions().len(),
+            4,
+            "the third stayed, the first had to go"
+        );
+    }
+}
