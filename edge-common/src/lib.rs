@@ -11,6 +11,8 @@ pub mod net;
 pub mod partner_proof;
 pub mod peer_range;
 pub mod ports;
+#[cfg(feature = "io")]
+pub mod private_file;
 pub mod random;
 #[cfg(feature = "io")]
 pub mod run;

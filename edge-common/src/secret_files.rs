@@ -1,11 +1,6 @@
 //! Reads the secrets that the configuration names: array secrets, shared TURN secrets, A/V authentication keys.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-
-use zeroize::Zeroizing;
 
 use crate::cert::role::{Problem, Severity, Wanted, check};
 use crate::cert::store::{self, LoadError, LoadFault, Pair};
@@ -13,6 +8,7 @@ use crate::config::{AuthenticationFiles, CertificateFiles, RestSecretFiles, Secr
 use crate::credential::{
     AvKeys, KeyMaterialError, KeyRing, RestSecret, RestSecretError, RestSecrets,
 };
+use crate::private_file::{self, PrivateFileFault};
 use crate::secret::{ArraySecret, SecretError, Secrets};
 use crate::time::UnixTime;
 
@@ -100,16 +96,8 @@ fn secret<T>(
         path: path.to_owned(),
         fault,
     };
-    let metadata = fs::metadata(path).map_err(|error| fault(SecretFault::Read(error)))?;
-    if metadata.permissions().mode() & OTHERS != 0 {
-        return Err(fault(SecretFault::OpenToAll));
-    }
-    if metadata.len() > SECRET_FILE_LEN_MAX {
-        return Err(fault(SecretFault::TooLarge {
-            len: metadata.len(),
-        }));
-    }
-    let text = Zeroizing::new(fs::read(path).map_err(|error| fault(SecretFault::Read(error)))?);
+    let text = private_file::read(path, SECRET_FILE_LEN_MAX)
+        .map_err(|error| fault(SecretFault::File(error)))?;
     parse(&text).map_err(fault)
 }
 
@@ -136,18 +124,9 @@ impl From<LoadError> for SecretFileError {
 /// What can be wrong with a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretFault {
-    /// The system said no.
-    #[error("cannot be read: {0}")]
-    Read(io::Error),
-    /// Everybody on the host can read or write it.
-    #[error("is open to everybody on this host; `chmod o= ` it")]
-    OpenToAll,
-    /// No secret is that long.
-    #[error("{len} bytes; this is not a secret")]
-    TooLarge {
-        /// Its length.
-        len: u64,
-    },
+    /// It cannot be read, or is not kept like a secret.
+    #[error(transparent)]
+    File(PrivateFileFault),
     /// Not an array secret.
     #[error(transparent)]
     Array(SecretError),
@@ -165,12 +144,14 @@ pub enum SecretFault {
     ShownByListener,
 }
 
-/// Reading and writing for those who are neither owner nor group.
-const OTHERS: u32 = 0o006;
+/// Room for a comment-free secret of any kind.
 const SECRET_FILE_LEN_MAX: u64 = 4096;
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
     use tempfile::TempDir;
 
     use super::*;
@@ -224,7 +205,7 @@ mod tests {
         };
         assert_eq!(
             refused(0o604, &"ab".repeat(32)),
-            "is open to everybody on this host; `chmod o= ` it"
+            "is open to everybody on this host; take that away with `chmod o=`"
         );
         assert_eq!(
             refused(0o600, "topsecret"),
@@ -236,7 +217,7 @@ mod tests {
         );
         assert_eq!(
             refused(0o600, &"a".repeat(5_000)),
-            "5000 bytes; this is not a secret"
+            "5000 bytes; at most 4096 are read"
         );
     }
 

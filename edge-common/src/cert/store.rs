@@ -17,12 +17,12 @@ use rustls::{CipherSuite, SignatureAlgorithm, SignatureScheme};
 use rustls_pki_types::{
     CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer,
 };
-use zeroize::Zeroizing;
 
 use super::pem::{self, PemError, Section};
 use super::role::{self, Facts, FactsError, Problem, Severity, Wanted};
 use super::tls;
 use crate::config::CertificateFiles;
+use crate::private_file::{self, PrivateFileFault};
 use crate::time::UnixTime;
 
 /// A certificate with its chain and key, proven to belong together.
@@ -49,10 +49,8 @@ impl Pair {
 
 /// Reads a chain and its key.
 pub fn load_pair(files: &CertificateFiles) -> Result<Pair, LoadError> {
-    let chain = read_chain(&files.chain).map_err(|fault| LoadError::new(&files.chain, fault))?;
-    let facts = Facts::read(&chain[0]).map_err(|error| {
-        LoadError::new(&files.chain, LoadFault::Certificate { index: 1, error })
-    })?;
+    let (chain, facts) =
+        read_own_chain(&files.chain).map_err(|fault| LoadError::new(&files.chain, fault))?;
     let key = read_key(&files.key).map_err(|fault| LoadError::new(&files.key, fault))?;
     let key = signing_key(&key).map_err(|fault| LoadError::new(&files.key, fault))?;
     let certified = CertifiedKey::new(chain, key);
@@ -99,17 +97,27 @@ impl Store {
         chain: Vec<CertificateDer<'static>>,
         key: &PrivateKeyDer<'_>,
     ) -> Result<Arc<Self>, LoadFault> {
-        let leaf = chain.first().ok_or(LoadFault::Nothing {
-            wanted: "CERTIFICATE",
-        })?;
-        let facts =
-            Facts::read(leaf).map_err(|error| LoadFault::Certificate { index: 1, error })?;
-        let certified = Arc::new(CertifiedKey::new(chain, signing_key(key)?));
-        let pairs = ArcSwap::from_pointee(vec![Pair { certified, facts }]);
+        Self::of_pairs(&[(&chain, key)])
+    }
+
+    /// As [`Self::of`], of one or two pairs.
+    pub fn of_pairs(
+        pairs: &[(&[CertificateDer<'static>], &PrivateKeyDer<'_>)],
+    ) -> Result<Arc<Self>, LoadFault> {
+        let mut made = Vec::with_capacity(pairs.len());
+        for (chain, key) in pairs {
+            let leaf = chain.first().ok_or(LoadFault::Nothing {
+                wanted: "CERTIFICATE",
+            })?;
+            let facts =
+                Facts::read(leaf).map_err(|error| LoadFault::Certificate { index: 1, error })?;
+            let certified = Arc::new(CertifiedKey::new(chain.to_vec(), signing_key(key)?));
+            made.push(Pair { certified, facts });
+        }
         Ok(Arc::new(Self {
             files: Vec::new(),
             wanted: Wanted::nothing(),
-            pairs,
+            pairs: ArcSwap::from_pointee(preferred_first(made)),
         }))
     }
 
@@ -188,8 +196,7 @@ fn load_pairs(
         warnings.extend(mild);
         pairs.push(pair);
     }
-    // Signing with ECDSA P-256 costs a fifteenth of RSA-2048.
-    pairs.sort_by_key(|pair| pair.algorithm() == SignatureAlgorithm::RSA);
+    let pairs = preferred_first(pairs);
     match (files, pairs.as_slice()) {
         ([], _) => Err(LoadError::new(Path::new(""), LoadFault::NoPair)),
         ([_, second, ..], [a, b]) if a.algorithm() == b.algorithm() => {
@@ -200,9 +207,38 @@ fn load_pairs(
     }
 }
 
+/// Signing with ECDSA P-256 costs a fifteenth of RSA-2048.
+fn preferred_first(mut pairs: Vec<Pair>) -> Vec<Pair> {
+    pairs.sort_by_key(|pair| pair.algorithm() == SignatureAlgorithm::RSA);
+    pairs
+}
+
+/// Our certificate with its issuers, and what it says. Peers get the file as it is, and strict ones want the order of RFC 5246.
+fn read_own_chain(file: &Path) -> Result<(Vec<CertificateDer<'static>>, Facts), LoadFault> {
+    let chain = read_chain(file)?;
+    let parse = |(at, certificate): (usize, &CertificateDer<'_>)| {
+        Facts::read(certificate).map_err(|error| LoadFault::Certificate {
+            index: at + 1,
+            error,
+        })
+    };
+    let mut facts = chain
+        .iter()
+        .enumerate()
+        .map(parse)
+        .collect::<Result<Vec<_>, _>>()?;
+    let stray = facts
+        .windows(2)
+        .position(|pair| pair[0].issuer != pair[1].subject);
+    match stray {
+        Some(at) => Err(LoadFault::ChainOrder { index: at + 1 }),
+        None => Ok((chain, facts.swap_remove(0))),
+    }
+}
+
 /// The certificates of a PEM file, at least one, each of which parses.
 pub fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, LoadFault> {
-    let sections = read_sections(file)?;
+    let sections = read_public(file)?;
     let chain: Vec<_> = sections
         .iter()
         .filter(|section| is_certificate(section))
@@ -224,7 +260,7 @@ pub fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, LoadFault
 
 /// The only private key of a PEM file.
 pub fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, LoadFault> {
-    let sections = read_sections(file)?;
+    let sections = pem::sections(&private_file::read(file, KEY_FILE_LEN_MAX)?)?;
     let mut keys = sections
         .iter()
         .filter(|section| section.label.ends_with("PRIVATE KEY"));
@@ -256,7 +292,7 @@ fn signing_key(key: &PrivateKeyDer<'_>) -> Result<Arc<dyn SigningKey>, LoadFault
         })
 }
 
-fn read_sections(file: &Path) -> Result<Vec<Section>, LoadFault> {
+fn read_public(file: &Path) -> Result<Vec<Section>, LoadFault> {
     let len = fs::metadata(file).map_err(LoadFault::Read)?.len();
     if len > PEM_FILE_LEN_MAX {
         return Err(LoadFault::TooLarge {
@@ -264,8 +300,7 @@ fn read_sections(file: &Path) -> Result<Vec<Section>, LoadFault> {
             max: PEM_FILE_LEN_MAX,
         });
     }
-    let text = Zeroizing::new(fs::read(file).map_err(LoadFault::Read)?);
-    Ok(pem::sections(&text)?)
+    Ok(pem::sections(&fs::read(file).map_err(LoadFault::Read)?)?)
 }
 
 fn is_certificate(section: &Section) -> bool {
@@ -338,6 +373,17 @@ pub enum LoadFault {
         len: u64,
         /// What is allowed.
         max: u64,
+    },
+    /// A key that cannot be read, or is not kept like one.
+    #[error(transparent)]
+    Private(#[from] PrivateFileFault),
+    /// Certificates in another order than each followed by its issuer.
+    #[error(
+        "certificate {index} was not issued by the next one; put ours first and then each one's issuer"
+    )]
+    ChainOrder {
+        /// Counted from 1.
+        index: usize,
     },
     /// Not PEM.
     #[error(transparent)]
@@ -418,11 +464,15 @@ fn list(problems: &[Problem]) -> String {
         .join("; ")
 }
 
+/// RSA-8192 with comments.
+const KEY_FILE_LEN_MAX: u64 = 64 * 1024;
 /// A bundle of all public roots has a quarter of this.
 const PEM_FILE_LEN_MAX: u64 = 4 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use tempfile::TempDir;
 
     use super::*;
@@ -449,6 +499,9 @@ mod tests {
         fn write(&self, name: &str, content: &str) -> PathBuf {
             let path = self.0.path().join(name);
             fs::write(&path, content).unwrap();
+            if name.ends_with(".key") {
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            }
             path
         }
 
@@ -606,6 +659,26 @@ mod tests {
             error,
             "/nonexistent/a.pem: cannot be read: No such file or directory (os error 2)"
         );
+    }
+
+    #[test]
+    fn a_chain_is_in_order_and_its_key_is_kept_private() {
+        let (place, ca) = (Place::new(), Authority::new("CA"));
+        let issued = ca.issue(&Wish::named(HOST));
+        let mut files = place.pair("a", &issued);
+        files.chain = place.write("chain.pem", &format!("{}{}", issued.pem, ca.pem()));
+        assert_eq!(load_pair(&files).unwrap().certified.cert.len(), 2);
+        files.chain = place.write("chain.pem", &format!("{}{}", ca.pem(), issued.pem));
+        assert!(matches!(
+            load_pair(&files).unwrap_err().fault,
+            LoadFault::ChainOrder { index: 1 }
+        ));
+        files.chain = place.write("chain.pem", &issued.pem);
+        fs::set_permissions(&files.key, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(
+            load_pair(&files).unwrap_err().fault,
+            LoadFault::Private(PrivateFileFault::OpenToAll)
+        ));
     }
 
     #[test]

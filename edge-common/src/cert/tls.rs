@@ -554,6 +554,39 @@ mod tests {
     }
 
     #[test]
+    fn the_strictest_partner_in_a_certificate_decides_about_revocation() {
+        let public = Authority::new("Public CA");
+        let partner = |domain: &str, revocation| PartnerTrust {
+            domain: domain.parse().unwrap(),
+            fqdn: None,
+            roots: None,
+            pins: Vec::new(),
+            revocation,
+        };
+        let trust = trusting(&public)
+            .with_partner(partner("fabrikam.test", Revocation::Hard))
+            .with_partner(partner("northwind.test", Revocation::Off));
+        let edge = Party::new(
+            &public.issue(&Wish::named(EDGE)),
+            trust,
+            policy(ClientEku::ClientOrServer, Revocation::Soft),
+        );
+        let connects = |names: &[&'static str]| {
+            let mut wish = Wish::named(PARTNER);
+            wish.names = names.to_vec();
+            let peer = Party::new(&public.issue(&wish), trusting(&public), lenient());
+            handshake(&peer.dialer(), &edge.listener(), EDGE)
+                .map(drop)
+                .map_err(Failed::at_server)
+        };
+        let unknown = Err(CertificateError::UnknownRevocationStatus.into());
+        assert_eq!(connects(&["sip.northwind.test"]), Ok(()));
+        assert_eq!(connects(&["sip.else.test"]), Ok(()));
+        assert_eq!(connects(&[PARTNER]), unknown);
+        assert_eq!(connects(&["sip.northwind.test", PARTNER]), unknown);
+    }
+
+    #[test]
     fn what_soft_lets_pass_is_counted() {
         let authority = Authority::new("CA");
         let issued = authority.issue(&Wish::named(EDGE));
@@ -601,12 +634,12 @@ mod tests {
             "its own CA replaces the public ones"
         );
         assert_eq!(connects(&own, &["sip.northwind.test"]), unknown);
-        assert_eq!(
-            connects(&own, &[PARTNER, "sip.northwind.test"]),
-            unknown,
-            "one foreign name is enough"
-        );
-        assert_eq!(connects(&own, &[PARTNER, "sip:northwind.test"]), unknown);
+        let nobody: Result<(), Error> =
+            Err(CertificateError::ApplicationVerificationFailure.into());
+        for ca in [&own, &public] {
+            assert_eq!(connects(ca, &[PARTNER, "sip.northwind.test"]), nobody);
+            assert_eq!(connects(ca, &[PARTNER, "sip:northwind.test"]), nobody);
+        }
         assert_eq!(connects(&public, &["sip.northwind.test"]), Ok(()));
     }
 
@@ -732,6 +765,52 @@ mod tests {
             assert_eq!(
                 client.protocol_version(),
                 Some(rustls::ProtocolVersion::TLSv1_2)
+            );
+        }
+    }
+
+    #[test]
+    fn each_client_sees_the_certificate_that_it_can_verify() {
+        use rustls::crypto::aws_lc_rs::cipher_suite::{
+            TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+            TLS13_AES_128_GCM_SHA256,
+        };
+        let authority = Authority::new("CA");
+        let ecdsa = authority.issue(&Wish::named(EDGE));
+        let rsa = authority.issue(&Wish {
+            algorithm: &rcgen::PKCS_RSA_SHA256,
+            ..Wish::named(EDGE)
+        });
+        let edge = Party {
+            shown: Store::of_pairs(&[
+                (&rsa.chain, &rsa.private_key()),
+                (&ecdsa.chain, &ecdsa.private_key()),
+            ])
+            .unwrap(),
+            verifier: PeerVerifier::new(trusting(&authority), lenient(), CrlStore::empty()),
+        };
+        let listener = edge.listener();
+        for (suite, expected) in [
+            (TLS13_AES_128_GCM_SHA256, &ecdsa),
+            (TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, &ecdsa),
+            (TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, &rsa),
+        ] {
+            let only = CryptoProvider {
+                cipher_suites: vec![suite],
+                ..CryptoProvider::clone(&provider())
+            };
+            let version = suite.version();
+            let client = ClientConfig::builder_with_details(Arc::new(only), FixedClock::at(TODAY))
+                .with_protocol_versions(&[version])
+                .unwrap()
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::clone(&edge.verifier) as _)
+                .with_client_cert_resolver(Arc::clone(&edge.shown) as _);
+            let (client, _) = handshake(&Arc::new(client), &listener, EDGE).unwrap();
+            assert_eq!(
+                client.peer_certificates().unwrap(),
+                expected.chain,
+                "{suite:?}"
             );
         }
     }

@@ -5,8 +5,9 @@
 //! stock choice of revocation lists; and the stock name check knows neither the common name of older servers
 //! nor that SIP has no wildcards (RFC 5922 §7.2).
 //!
-//! A partner with its own CA is believed by that CA only, and that CA is believed for that partner only: a
-//! certificate is checked against it when *every* name in it lies with the partner.
+//! A partner with its own CA is believed by that CA only, and that CA is believed for that partner only. A
+//! certificate that names such a partner and somebody else is believed by nobody: whichever CA were asked, it
+//! would speak for a name that is not its own.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -109,14 +110,50 @@ impl TrustStore {
         self.len() == 0
     }
 
-    /// The partner to whom all names of a certificate belong.
-    fn partner(&self, names: &ProvenNames) -> Option<&PartnerTrust> {
-        if names.is_empty() {
-            return None;
-        }
-        self.partners
+    /// What holds for a certificate with these names; `None`: nobody may issue it.
+    fn terms(&self, names: &ProvenNames, common: Revocation) -> Option<Terms<'_>> {
+        let mut terms = Terms {
+            roots: &self.roots,
+            pins: &[],
+            revocation: common,
+        };
+        let mut named = false;
+        for partner in self
+            .partners
             .iter()
-            .find(|partner| names.all().all(|name| partner.owns(name)))
+            .filter(|partner| names.all().any(|name| partner.owns(name)))
+        {
+            terms.revocation = if named {
+                stricter(terms.revocation, partner.revocation)
+            } else {
+                partner.revocation
+            };
+            named = true;
+            if partner.roots.is_none() && partner.pins.is_empty() {
+                continue;
+            }
+            if !names.all().all(|name| partner.owns(name)) {
+                return None;
+            }
+            terms.roots = partner.roots.as_ref().unwrap_or(terms.roots);
+            terms.pins = &partner.pins;
+        }
+        Some(terms)
+    }
+}
+
+/// What one certificate is held to.
+struct Terms<'a> {
+    roots: &'a Roots,
+    pins: &'a [[u8; 32]],
+    revocation: Revocation,
+}
+
+const fn stricter(a: Revocation, b: Revocation) -> Revocation {
+    match (a, b) {
+        (Revocation::Hard, _) | (_, Revocation::Hard) => Revocation::Hard,
+        (Revocation::Soft, _) | (_, Revocation::Soft) => Revocation::Soft,
+        (Revocation::Off, Revocation::Off) => Revocation::Off,
     }
 }
 
@@ -255,26 +292,25 @@ impl PeerVerifier {
         now: UnixTime,
     ) -> Result<(), rustls::Error> {
         let leaf = EndEntityCert::try_from(certificate).map_err(refusal)?;
-        let partner = self.trust.partner(names);
-        let roots = partner
-            .and_then(|partner| partner.roots.as_ref())
-            .unwrap_or(&self.trust.roots);
-        let revocation = partner.map_or(self.policy.revocation, |partner| partner.revocation);
-        if partner.is_some_and(|partner| !pinned(&partner.pins, &leaf)) {
+        let terms = self
+            .trust
+            .terms(names, self.policy.revocation)
+            .ok_or(CertificateError::ApplicationVerificationFailure)?;
+        if !pinned(terms.pins, &leaf) {
             return Err(CertificateError::ApplicationVerificationFailure.into());
         }
         let path = Route {
             leaf: &leaf,
             intermediates,
-            roots,
+            roots: terms.roots,
             now,
         };
         let usage = path.first_usage(usages)?;
-        match revocation {
+        match terms.revocation {
             Revocation::Off => Ok(()),
             Revocation::Soft | Revocation::Hard => {
                 let state = path.revocation(&self.crls.candidates(certificate), usage)?;
-                self.judge(state, revocation)
+                self.judge(state, terms.revocation)
             }
         }
     }
