@@ -10,6 +10,7 @@
 //!                                          └─► Edits ─► bytes of the next hop
 //!  request::Request, response::Response ─► messages of our own
 //! ```
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 pub mod edit;
 pub mod framer;

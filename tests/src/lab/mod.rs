@@ -5,22 +5,31 @@
 //!  re-exec    hosts, cables     servers                         checks     table, JSON
 //! ```
 //!
-//! Pure: [`plan`], [`wav`], [`tone`], [`netstring`]. Everything else starts programs and waits for
+//! Pure: [`plan`], [`wav`], [`tone`], [`netstring`], [`strace`]. Everything else starts programs and waits for
 //! them, always with a limit.
 
 pub mod bounded;
 pub mod ca;
+pub mod conference;
 pub mod counters;
+pub mod demo;
 pub mod director;
 pub mod dns;
+pub mod edge_host;
 pub mod metrics;
 pub mod netns;
 pub mod netstring;
 pub mod phone;
 pub mod plan;
+pub mod port_scan;
 pub mod process;
 pub mod report;
 pub mod sandbox;
+pub mod step;
+pub mod strace;
+pub mod tls_client;
 pub mod tone;
 pub mod topology;
+pub mod turn_client;
 pub mod wav;
+pub mod world;

@@ -143,6 +143,20 @@ pub const PERIMETER: &str = "192.0.2.40";
 /// The A/V address that contoso's edge itself holds when it stands behind the 1:1 NAT.
 pub const AV_BEHIND_NAT: &str = "10.30.0.12";
 
+/// IPv6 of the Internet: contoso's A/V Edge, its router, and the stranger (RFC 3849).
+pub mod ipv6 {
+    /// The A/V Edge of contoso.
+    pub const AV: &str = "2001:db8:100::12";
+    /// The router of contoso's perimeter network.
+    pub const GATEWAY: &str = "2001:db8:100::1";
+    /// That router on the Internet.
+    pub const PERIMETER: &str = "2001:db8:2::40";
+    /// The Internet's router.
+    pub const ROUTER: &str = "2001:db8:2::1";
+    /// The stranger.
+    pub const STRANGER: &str = "2001:db8:2::66";
+}
+
 /// One home network behind its NAT.
 #[derive(Debug)]
 pub struct Home {

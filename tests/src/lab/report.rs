@@ -110,7 +110,9 @@ impl Report {
             "step  {:<width$}  result  {:>8}  {:>13}  seen\n",
             "what", "ms", "bytes"
         );
-        for row in &self.rows {
+        let mut rows: Vec<_> = self.rows.iter().collect();
+        rows.sort_by(|one, other| one.step.cmp(&other.step));
+        for row in rows {
             let bytes = row
                 .bytes
                 .map_or_else(String::new, |bytes| bytes.to_string());

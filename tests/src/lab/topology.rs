@@ -5,7 +5,7 @@
 use super::netns::Netns;
 use super::plan::{
     AV_BEHIND_NAT, CONTOSO, FABRIKAM, HOME_A, HOME_B, Home, INTERNET_DNS, INTERNET_ROUTER,
-    NORTHWIND, PERIMETER, STRANGER, Site,
+    NORTHWIND, PERIMETER, STRANGER, Site, ipv6,
 };
 use anyhow::Result;
 use std::path::Path;
@@ -85,6 +85,10 @@ impl Topology {
         made.home(&made.home_a, &made.nat_a, &HOME_A)?;
         made.home(&made.home_b, &made.nat_b, &HOME_B)?;
         made.attach(&made.stranger, STRANGER)?;
+        made.stranger
+            .addresses("ext", &[&format!("{}/64", ipv6::STRANGER)])?;
+        made.stranger
+            .ip(&format!("-6 route add default via {}", ipv6::ROUTER))?;
         made.attach(&made.northwind, NORTHWIND)?;
         made.contoso()?;
         made.fabrikam()?;
@@ -128,7 +132,13 @@ impl Topology {
         // Hosts of one segment would be told to talk past the router that counts their packets.
         inet.sysctl("net.ipv4.conf.all.send_redirects=0")?;
         inet.sysctl("net.ipv4.conf.access.send_redirects=0")?;
+        inet.addresses("access", &[&format!("{}/64", ipv6::ROUTER)])?;
+        inet.sysctl("net.ipv6.conf.all.forwarding=1")?;
         inet.ip(&format!("route add 198.51.100.0/24 via {PERIMETER}"))?;
+        inet.ip(&format!(
+            "-6 route add 2001:db8:100::/64 via {}",
+            ipv6::PERIMETER
+        ))?;
         // A route to contoso's inside that no honest router has: what comes by it must be refused.
         inet.ip(&format!(
             "route add {} via {PERIMETER}",
@@ -159,8 +169,17 @@ impl Topology {
     fn contoso(&self) -> Result<()> {
         let (edge, perimeter) = (&self.edge_c, &self.perimeter);
         self.attach(perimeter, PERIMETER)?;
+        perimeter.addresses("ext", &[&format!("{}/64", ipv6::PERIMETER)])?;
+        perimeter.ip(&format!("-6 route add default via {}", ipv6::ROUTER))?;
+        perimeter.sysctl("net.ipv6.conf.all.forwarding=1")?;
         perimeter.link("dmz", edge, "ext")?;
-        perimeter.addresses("dmz", &[&format!("{}/24", CONTOSO.gateway)])?;
+        perimeter.addresses(
+            "dmz",
+            &[
+                &format!("{}/24", CONTOSO.gateway),
+                &format!("{}/64", ipv6::GATEWAY),
+            ],
+        )?;
         perimeter.sysctl("net.ipv4.ip_forward=1")?;
         // The hop that a packet for the inside would take if the edge host let it through.
         perimeter.ip(&format!(
@@ -174,6 +193,7 @@ impl Topology {
                 &format!("{}/24", CONTOSO.access),
                 &format!("{}/24", CONTOSO.webconf),
                 &av,
+                &format!("{}/64", ipv6::AV),
             ],
         )?;
         if self.variant == Variant::OneToOneNat {

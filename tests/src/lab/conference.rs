@@ -1,0 +1,176 @@
+//! A conference server inside (socat around two files) with the agent that dials the edge.
+
+use super::ca::Authority;
+use super::edge_host::programs;
+use super::netns::Netns;
+use super::plan::Site;
+use super::process::Process;
+use anyhow::{Context as _, Result, bail};
+use aws_lc_rs::digest::{SHA256, digest};
+use serde_json::Value;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The agent and the server whose streams it serves.
+#[derive(Debug)]
+pub struct Conference {
+    server: Process,
+    agent: Process,
+    socket: PathBuf,
+    directory: PathBuf,
+}
+
+impl Conference {
+    /// Starts both. The server sends the file `download` to whoever connects, and keeps the first
+    /// `upload_len` bytes that it receives.
+    pub fn start(
+        site: &Site,
+        netns: &Netns,
+        inside_ca: &Authority,
+        download: &Path,
+        upload_len: usize,
+        work: &Path,
+    ) -> Result<Self> {
+        let directory = work.join("conference");
+        fs::create_dir_all(&directory)?;
+        let server = start_server(site, netns, download, upload_len, &directory)?;
+        let name = site.inside_name("mcu1");
+        let pair = inside_ca.issue("mcu1", &[&name])?;
+        let socket = directory.join("agent.sock");
+        let config = directory.join("agent.toml");
+        fs::write(&config, agent_toml(site, &pair, inside_ca, &socket))?;
+        let mut command = netns.command(programs()?.join("edge-webconf-agent"));
+        command.arg("--config").arg(&config);
+        let mut agent = Process::start("edge-webconf-agent", &mut command, work)?;
+        super::bounded::until(
+            "the agent's admission socket",
+            Duration::from_secs(10),
+            || {
+                agent.still_runs()?;
+                Ok(socket.exists())
+            },
+        )?;
+        Ok(Self {
+            server,
+            agent,
+            socket,
+            directory,
+        })
+    }
+
+    /// Asks the agent for a number that lets one client in.
+    pub fn admit(&mut self) -> Result<String> {
+        self.agent.still_runs()?;
+        self.server.still_runs()?;
+        let answer = post(&self.socket, "/admit", "{\"ttl\":\"60 s\"}")?;
+        let number = answer
+            .get("number")
+            .context("the agent's answer holds no number")?;
+        match number {
+            Value::String(digits) => Ok(digits.clone()),
+            Value::Number(number) => Ok(number.to_string()),
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => {
+                bail!("the agent's number is {number}")
+            }
+        }
+    }
+
+    /// What the server received from its clients, one file a client, in the order of their ends.
+    pub fn received(&self) -> Result<Vec<PathBuf>> {
+        let mut files: Vec<_> = fs::read_dir(&self.directory)?
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|end| end == "received"))
+            .collect();
+        files.sort();
+        Ok(files)
+    }
+}
+
+/// Where the server listens, inside.
+const SERVER_PORT: u16 = 6000;
+
+fn start_server(
+    site: &Site,
+    netns: &Netns,
+    download: &Path,
+    upload_len: usize,
+    directory: &Path,
+) -> Result<Process> {
+    let script = directory.join("serve.sh");
+    fs::write(
+        &script,
+        format!(
+            "#!/bin/sh\n# One client: send the file, keep what comes; both at once.\n\
+             cat {download:?} &\nhead -c {upload_len} >{directory:?}/$$.received\nwait\n"
+        ),
+    )?;
+    let mut command = netns.command("socat");
+    command
+        .arg(format!(
+            "TCP-LISTEN:{SERVER_PORT},bind={},reuseaddr,fork,backlog=64",
+            site.conference
+        ))
+        .arg(format!("EXEC:sh {}", script.display()));
+    let mut server = Process::start("conference-server", &mut command, directory)?;
+    let at = format!("{}:{SERVER_PORT}", site.conference);
+    server.wait_listening(netns, &[("tcp", &at)])?;
+    Ok(server)
+}
+
+fn agent_toml(site: &Site, pair: &super::ca::Pair, ca: &Authority, socket: &Path) -> String {
+    let edge = site.inside_name("edge1");
+    let name = site.inside_name("mcu1");
+    format!(
+        "fqdn = \"{name}\"\nedges = [{{ fqdn = \"{edge}\", port = 8057 }}]\n\
+         certificate = {{ chain = {:?}, key = {:?} }}\nca = {:?}\nsocket = {socket:?}\n\
+         servers = [{{ name = \"{name}\", target = \"{}:{SERVER_PORT}\" }}]\n",
+        pair.chain, pair.key, ca.file, site.conference
+    )
+}
+
+/// One POST over a unix socket; returns the JSON of a 200.
+fn post(socket: &Path, path: &str, body: &str) -> Result<Value> {
+    let mut stream = UnixStream::connect(socket).with_context(|| format!("{socket:?}"))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nHost: agent\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut answer = String::new();
+    stream.take(1 << 16).read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+    if !head.starts_with("HTTP/1.1 200") {
+        bail!(
+            "POST {path}: {} {body}",
+            head.lines().next().unwrap_or_default()
+        );
+    }
+    serde_json::from_str(body.trim()).with_context(|| format!("POST {path}: {body:?}"))
+}
+
+/// SHA-256 of a whole file, as hex digits.
+pub fn sha256(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for byte in digest(&SHA256, bytes).as_ref() {
+        // Writing to a String cannot fail.
+        write!(text, "{byte:02x}").ok();
+    }
+    text
+}
+
+/// A file of `len` random bytes: nothing on the way could guess or compress it.
+pub fn random_file(path: &Path, len: usize) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; len];
+    for block in bytes.chunks_mut(1 << 20) {
+        aws_lc_rs::rand::fill(block).context("no randomness")?;
+    }
+    fs::write(path, &bytes).with_context(|| format!("cannot write {path:?}"))?;
+    Ok(bytes)
+}

@@ -1,0 +1,142 @@
+//! The demo from beginning to end: which worlds are built, which steps are shown in them.
+
+use super::plan::CONTOSO;
+use super::report::{Report, Seen};
+use super::sandbox::eprintln_line;
+use super::step;
+use super::topology::Variant;
+use super::world::World;
+use anyhow::{Context as _, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What the demo is to do besides showing its steps.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Leave the lab running at the end.
+    pub stay: bool,
+    /// Also write the rows as JSON to this file.
+    pub json: Option<PathBuf>,
+}
+
+/// Shows everything; the report says what passed.
+pub fn run(options: &Options, work: &Path) -> Result<Report> {
+    let mut report = Report::default();
+    behind_nat(&mut report, work);
+    let world = direct(&mut report, work);
+    if let Some(file) = &options.json {
+        let text = serde_json::to_string_pretty(&report)?;
+        fs::write(file, text).with_context(|| format!("cannot write {file:?}"))?;
+    }
+    if options.stay {
+        stay(&report, world.as_ref());
+    }
+    if let Some(world) = world {
+        world.end()?;
+    }
+    Ok(report)
+}
+
+/// The edge behind a static 1:1 NAT, its daemons under strace: the call once more, and enough of the
+/// rest that each daemon has done all that it does.
+fn behind_nat(report: &mut Report, work: &Path) {
+    let work = work.join("behind-nat");
+    let traces = work.join("traces");
+    let mut built = None;
+    report.check(
+        "0",
+        "the lab with the edge behind a 1:1 NAT, traced",
+        || {
+            fs::create_dir_all(&traces)?;
+            built = Some(World::build(Variant::OneToOneNat, &work, Some(&traces))?);
+            Ok(Seen::text(format!(
+                "{} is {} on the host",
+                CONTOSO.av,
+                Variant::OneToOneNat.av_address()
+            )))
+        },
+    );
+    let Some(mut world) = built else { return };
+    step::call::show(&mut world, report, "2n");
+    let mut aside = Report::default();
+    step::federation::show(&mut world, &mut aside);
+    step::conference::show(&mut world, &mut aside, TRACED_STREAM);
+    step::units::show(&mut world, report, &traces);
+    if let Err(error) = world.end() {
+        report.add(
+            "0",
+            "the lab behind the NAT is taken down",
+            Duration::ZERO,
+            Err(error),
+        );
+    }
+}
+
+/// The edge with public addresses: every step.
+fn direct(report: &mut Report, work: &Path) -> Option<World> {
+    let work = work.join("direct");
+    let mut built = None;
+    report.check(
+        "0",
+        "the lab: hosts, NATs, firewalls, two organisations",
+        || {
+            built = Some(World::build(Variant::Direct, &work, None)?);
+            Ok(Seen::text(
+                "13 hosts; two edges with the rendered firewall and network settings",
+            ))
+        },
+    );
+    let mut world = built?;
+    step::sign_in::show(&mut world, report);
+    step::call::show(&mut world, report, "2");
+    step::federation::show(&mut world, report);
+    step::conference::show(&mut world, report, STREAM);
+    step::closed::show(&mut world, report);
+    step::metrics::show(&mut world, report);
+    report.check("6", "every daemon lived through all of it", || {
+        world.contoso.still_runs()?;
+        world.fabrikam.still_runs()?;
+        Ok(Seen::text("six daemons"))
+    });
+    Some(world)
+}
+
+fn stay(report: &Report, world: Option<&World>) {
+    eprintln_line(&report.table());
+    let Some(world) = world else {
+        eprintln_line("there is no lab to leave running");
+        return;
+    };
+    let relay = world.contoso.mras_credentials("alice@contoso.test");
+    let relay = relay.map_or_else(
+        |error| format!("no media credentials: {error:#}"),
+        |relay| {
+            format!(
+                "TURN {}:3478 (UDP) or 443 (TCP), user {} password {}",
+                relay.host, relay.username, relay.password
+            )
+        },
+    );
+    eprintln_line(&format!(
+        "\nThe lab stays until Ctrl-C. It is closed: enter one of its hosts to use it.\n\
+         \n  {program} enter homea YOUR-SOFTPHONE     in alice's home, behind her NAT\n  \
+         {program} enter homeb YOUR-SOFTPHONE     in bob's home\n  \
+         {program} enter inside-c YOUR-PROGRAM    next to contoso's Director\n\
+         \nAccount: sip:alice@contoso.test, password alice-secret (bob: bob-secret)\n\
+         Outbound proxy: sip:{sip}:443;transport=tls, trusted authority {ca}\n{relay}\n\
+         Logs: {work}",
+        program = std::env::current_exe().unwrap_or_default().display(),
+        sip = CONTOSO.public_name("sip"),
+        ca = world.public_ca.file.display(),
+        work = world.work.display(),
+    ));
+    loop {
+        std::thread::park();
+    }
+}
+
+/// A hundred megabytes each way.
+const STREAM: usize = 100_000_000;
+/// Enough to fill every buffer on the way some times over.
+const TRACED_STREAM: usize = 4_000_000;

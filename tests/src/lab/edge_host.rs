@@ -1,0 +1,458 @@
+//! One edge host: its certificates, its `edge.toml`, and the real daemons under what `edgectl`
+//! renders for it.
+
+use super::bounded;
+use super::ca::{Authority, Pair};
+use super::metrics::Page;
+use super::netns::Netns;
+use super::phone::Relay;
+use super::plan::{INTERNET_DNS, NORTHWIND_DOMAIN, Site};
+use super::process::Process;
+use anyhow::{Context as _, Result};
+use edge_common::ports::Service;
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// What an edge host is made from.
+#[derive(Debug)]
+pub struct Parts<'a> {
+    /// Names and addresses.
+    pub site: &'static Site,
+    /// The other organisation.
+    pub partner: &'static Site,
+    /// The A/V address that the host itself holds.
+    pub av_address: &'a str,
+    /// Its IPv6 address for A/V, if it has one.
+    pub av_ipv6: Option<&'a str>,
+    /// Its IPv6 router outside.
+    pub gateway_ipv6: Option<&'a str>,
+    /// Who signs what the Internet sees.
+    pub public_ca: &'a Authority,
+    /// Who signs what the inside sees.
+    pub inside_ca: &'a Authority,
+}
+
+/// What `edgectl render dns` printed, by side: zone name and records.
+#[derive(Clone, Debug, Default)]
+pub struct RenderedDns {
+    /// For the Internet.
+    pub external: Vec<(String, String)>,
+    /// For the organisation's own name servers.
+    pub internal: Vec<(String, String)>,
+}
+
+/// A configured edge host; its daemons run or not.
+#[derive(Debug)]
+pub struct EdgeHost {
+    /// Names and addresses.
+    pub site: &'static Site,
+    netns: Netns,
+    inside: Netns,
+    config: PathBuf,
+    programs: PathBuf,
+    work: PathBuf,
+    /// Where system calls are traced to, when they are.
+    trace: Option<PathBuf>,
+    daemons: BTreeMap<Service, Process>,
+}
+
+impl EdgeHost {
+    /// Writes certificates, secrets and configuration and has `edgectl check` read them.
+    pub fn configure(
+        parts: &Parts<'_>,
+        netns: &Netns,
+        inside: &Netns,
+        work: &Path,
+    ) -> Result<Self> {
+        let directory = work.join(format!("edge-{}", parts.site.name));
+        fs::create_dir_all(directory.join("secrets"))?;
+        fs::create_dir_all(directory.join("run"))?;
+        fs::create_dir_all(directory.join("state"))?;
+        let host = Self {
+            site: parts.site,
+            netns: netns.clone(),
+            inside: inside.clone(),
+            config: directory.join("edge.toml"),
+            programs: programs()?,
+            work: work.to_owned(),
+            trace: None,
+            daemons: BTreeMap::new(),
+        };
+        write_secret(&directory.join("secrets/array.current"))?;
+        fs::write(
+            &host.config,
+            toml_text(parts, &Files::issue(parts)?, &directory),
+        )?;
+        host.edgectl(&["check"])?;
+        Ok(host)
+    }
+
+    /// Where the configuration stands, with `run` and `state` beside it.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.config.parent().unwrap_or(&self.work)
+    }
+
+    /// Runs `edgectl` on this host and returns what it printed.
+    pub fn edgectl(&self, words: &[&str]) -> Result<String> {
+        self.edgectl_in(&self.netns, words)
+    }
+
+    /// Runs `edgectl` on a server inside, as an administrator would.
+    pub fn edgectl_inside(&self, words: &[&str]) -> Result<String> {
+        self.edgectl_in(&self.inside, words)
+    }
+
+    /// Applies the rendered network settings and the firewall: these and nothing else.
+    pub fn apply(&self) -> Result<()> {
+        let script = self.edgectl(&["render", "network"])?;
+        let mut shell = self.netns.command("sh");
+        shell.args(["-e", "-s"]);
+        bounded::run_with_input(&mut shell, script.into_bytes(), TOOL_LIMIT)?
+            .success("the rendered network settings")?;
+        self.edgectl(&["apply", "firewall"]).map(drop)
+    }
+
+    /// Starts all three daemons and waits until each says that it is ready.
+    pub fn start(&mut self) -> Result<()> {
+        Service::ALL
+            .into_iter()
+            .try_for_each(|service| self.start_one(service))
+    }
+
+    /// Starts one daemon and waits until it is ready.
+    pub fn start_one(&mut self, service: Service) -> Result<()> {
+        let name = format!("{}-{}", service.daemon(), self.site.name);
+        let mut command = self.daemon_command(service);
+        command.arg("--config").arg(&self.config);
+        let mut process = Process::start(&name, &mut command, &self.work)?;
+        let what = format!("{name} alive");
+        bounded::until(&what, START_LIMIT, || {
+            process.still_runs()?;
+            let answer = super::metrics::get(&self.inside, self.health(service), "/livez");
+            Ok(answer.is_ok_and(|(status, _)| status == 200))
+        })
+        .with_context(|| bounded::tail(process.log().trim(), 1500).to_owned())?;
+        self.daemons.insert(service, process);
+        Ok(())
+    }
+
+    /// Ends one daemon in order: SIGTERM, and the drain that follows.
+    pub fn stop_one(&mut self, service: Service) -> Result<()> {
+        let Some(mut process) = self.daemons.remove(&service) else {
+            return Ok(());
+        };
+        process.stop(STOP_LIMIT).map(drop)
+    }
+
+    /// Ends one daemon at once, as a crash would.
+    pub fn kill_one(&mut self, service: Service) {
+        drop(self.daemons.remove(&service));
+    }
+
+    /// Media credentials for a user, as an inside server fetches them: a SIP SERVICE over mutual TLS.
+    pub fn mras_credentials(&self, identity: &str) -> Result<Relay> {
+        let text = self.edgectl_inside(&["probe", "mras", "--identity", identity, "--json"])?;
+        let answer: serde_json::Value = serde_json::from_str(&text)
+            .with_context(|| format!("edgectl probe mras printed {text:?}"))?;
+        let field = |name: &str| {
+            let value = answer.get(name).and_then(serde_json::Value::as_str);
+            value
+                .map(str::to_owned)
+                .with_context(|| format!("no {name} in {text}"))
+        };
+        Ok(Relay {
+            host: field("host_name")?,
+            username: field("username")?,
+            password: field("password")?,
+        })
+    }
+
+    /// The zones that the Internet and the inside have to be told, as name and records.
+    pub fn render_dns(&self) -> Result<RenderedDns> {
+        let directory = self.directory().join("dns");
+        let place = directory.to_string_lossy().into_owned();
+        self.edgectl(&["render", "dns", "--out", &place])?;
+        Ok(RenderedDns {
+            external: fragments(&directory, "external")?,
+            internal: fragments(&directory, "internal")?,
+        })
+    }
+
+    /// Shards of edge-av that hold an allocation now.
+    pub fn shards_in_use(&self) -> Result<Vec<u32>> {
+        let page = self.metrics(Service::Av)?;
+        let mut shards: Vec<u32> = page
+            .by_label("edge_av_allocations", "shard")
+            .into_iter()
+            .filter(|(_, held)| *held > 0.0)
+            .filter_map(|(shard, _)| shard.parse().ok())
+            .collect();
+        shards.sort_unstable();
+        Ok(shards)
+    }
+
+    /// From now on daemons start under `strace`, each with its own file in `directory`.
+    pub fn trace_into(&mut self, directory: &Path) {
+        self.trace = Some(directory.to_owned());
+    }
+
+    /// The running daemon, if it runs.
+    pub fn daemon(&mut self, service: Service) -> Result<&mut Process> {
+        let name = service.daemon();
+        let daemon = self.daemons.get_mut(&service);
+        daemon.with_context(|| format!("{name} of {} does not run", self.site.name))
+    }
+
+    /// Every daemon that was started still runs.
+    pub fn still_runs(&mut self) -> Result<()> {
+        self.daemons.values_mut().try_for_each(Process::still_runs)
+    }
+
+    /// A daemon's metrics, scraped from the inside.
+    pub fn metrics(&self, service: Service) -> Result<Page> {
+        Page::scrape(&self.inside, self.health(service))
+            .with_context(|| format!("metrics of {} of {}", service.daemon(), self.site.name))
+    }
+
+    /// Where a daemon answers `/livez`, `/readyz` and `/metrics`.
+    fn health(&self, service: Service) -> SocketAddr {
+        let port = match service {
+            Service::Access => 9561,
+            Service::Av => 9562,
+            Service::Webconf => 9563,
+        };
+        let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        SocketAddr::new(self.site.internal.parse().unwrap_or(unspecified), port)
+    }
+
+    fn daemon_command(&self, service: Service) -> Command {
+        let program = self.programs.join(service.daemon());
+        let Some(directory) = &self.trace else {
+            return self.netns.command(program);
+        };
+        let mut command = self.netns.command("strace");
+        command
+            // Detached, so that the process we hold is the daemon and not its tracer.
+            .args(["-D", "-A", "-f", "-qq", "-y", "-s", "256", "-o"])
+            .arg(directory.join(format!("{}.strace", service.daemon())))
+            .arg(program);
+        command
+    }
+
+    fn edgectl_in(&self, netns: &Netns, words: &[&str]) -> Result<String> {
+        let mut command = netns.command(self.programs.join("edgectl"));
+        command.arg("--config").arg(&self.config).args(words);
+        Ok(bounded::run(&mut command, TOOL_LIMIT)?
+            .success(&format!(
+                "edgectl {} for {}",
+                words.join(" "),
+                self.site.name
+            ))?
+            .text())
+    }
+}
+
+/// The directory of the lab's own program: the daemons are built beside it.
+pub fn programs() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("cannot find this program's own file")?;
+    let mut directory = own.parent().context("a file has a directory")?.to_owned();
+    // A test's program stands one deeper than the binaries that cargo builds.
+    if directory.ends_with("deps") {
+        directory.pop();
+    }
+    Ok(directory)
+}
+
+/// The zone files of one side: `DIRECTORY/SIDE/ZONE.zone`.
+fn fragments(directory: &Path, side: &str) -> Result<Vec<(String, String)>> {
+    let mut zones = Vec::new();
+    let place = directory.join(side);
+    for entry in fs::read_dir(&place).with_context(|| format!("no zones in {place:?}"))? {
+        let path = entry?.path();
+        let Some(name) = path.file_stem() else {
+            continue;
+        };
+        zones.push((
+            name.to_string_lossy().into_owned(),
+            fs::read_to_string(&path)?,
+        ));
+    }
+    zones.sort();
+    Ok(zones)
+}
+
+/// Certificates of one edge host.
+struct Files {
+    internal: Pair,
+    access: Pair,
+    webconf: Pair,
+    av: Pair,
+    authentication: Pair,
+}
+
+impl Files {
+    fn issue(parts: &Parts<'_>) -> Result<Self> {
+        let site = parts.site;
+        let label = |role: &str| format!("{}-{role}", site.name);
+        let public = |role: &str| {
+            let name = site.public_name(role);
+            parts.public_ca.issue(&label(role), &[&name])
+        };
+        let internal = [site.inside_name("edge"), site.inside_name("edge1")];
+        Ok(Self {
+            internal: parts.inside_ca.issue(
+                &label("internal"),
+                &[&internal[0], &internal[1], site.internal],
+            )?,
+            access: public("sip")?,
+            webconf: public("webconf")?,
+            av: public("av")?,
+            authentication: parts
+                .inside_ca
+                .issue(&label("av-authentication"), &[&site.inside_name("av-auth")])?,
+        })
+    }
+}
+
+fn write_secret(path: &Path) -> Result<()> {
+    use std::fmt::Write as _;
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut bytes = [0; 32];
+    aws_lc_rs::rand::fill(&mut bytes).context("no randomness")?;
+    let mut text = String::new();
+    for byte in bytes {
+        // Writing to a String cannot fail.
+        write!(text, "{byte:02x}").ok();
+    }
+    fs::write(path, text + "\n")?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(())
+}
+
+fn toml_text(parts: &Parts<'_>, files: &Files, directory: &Path) -> String {
+    let site = parts.site;
+    let pair = |pair: &Pair| format!("{{ chain = {:?}, key = {:?} }}", pair.chain, pair.key);
+    let public_address = if parts.av_address == site.av {
+        String::new()
+    } else {
+        format!("public_address = \"{}\"\n", site.av)
+    };
+    let edge = site.inside_name("edge");
+    format!(
+        r#"# Written by edge-lab for {domain}.
+[organization]
+sip_domains = [{{ domain = "{domain}", remote_users_here = true }}]
+topology = "single"
+federation_here = true
+
+[[members]]
+name = "edge1"
+id = 0
+external = {{ addresses = ["{access}/24", "{webconf}/24", "{av}/24"{av6_net}], access = ["{access}"], webconf = ["{webconf}"], av = ["{av}"{av6}] }}
+internal = {{ addresses = ["{internal}/24"], fqdn = "{edge1}" }}
+
+[external]
+interface = "ext"
+gateway = ["{gateway}"{gateway6}]
+
+[internal]
+interface = "int"
+gateway = ["{internal_gateway}"]
+networks = ["{internal_network}"]
+certificates = [{internal_pair}]
+ca = {inside_ca:?}
+trusted_servers = ["{director}"]
+next_hop = "{director}:5061"
+
+[array]
+secrets = {{ current = {secret:?} }}
+
+[access]
+fqdn = "{sip_name}"
+internal_fqdn = "{edge}"
+certificates = [{access_pair}]
+
+[access.federation]
+enabled = true
+discovery = false
+revocation = "off"
+trust_roots = {public_ca:?}
+partners = [{{ domain = "{partner}" }}, {{ domain = "{northwind}" }}]
+
+[webconf]
+fqdn = "{webconf_name}"
+certificates = [{webconf_pair}]
+agents = ["{mcu}"]
+
+[av]
+fqdn = "{av_name}"
+internal_fqdn = "{edge}"
+certificates = [{av_pair}]
+authentication = {{ current = {authentication} }}
+{public_address}
+[firewall]
+management = [{{ side = "internal", from = ["{internal_network}"], tcp = [22] }}]
+
+[dns]
+external = ["{internet_dns}"]
+internal = ["{internal_dns}"]
+
+[admin]
+directory = {run:?}
+
+[state]
+directory = {state:?}
+
+[lab]
+treat_as_public = ["192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32"]
+
+[runtime]
+cores = 2
+"#,
+        domain = site.domain,
+        access = site.access,
+        webconf = site.webconf,
+        av = parts.av_address,
+        internal = site.internal,
+        av6_net = more(parts.av_ipv6.map(|address| format!("{address}/64"))),
+        av6 = more(parts.av_ipv6.map(str::to_owned)),
+        gateway6 = more(parts.gateway_ipv6.map(str::to_owned)),
+        edge1 = site.inside_name("edge1"),
+        gateway = site.gateway,
+        internal_gateway = site.internal_gateway,
+        internal_network = site.internal_network,
+        internal_pair = pair(&files.internal),
+        inside_ca = parts.inside_ca.file,
+        director = site.inside_name("director"),
+        secret = directory.join("secrets/array.current"),
+        sip_name = site.public_name("sip"),
+        access_pair = pair(&files.access),
+        public_ca = parts.public_ca.file,
+        partner = parts.partner.domain,
+        northwind = NORTHWIND_DOMAIN,
+        webconf_name = site.public_name("webconf"),
+        webconf_pair = pair(&files.webconf),
+        mcu = site.inside_name("mcu1"),
+        av_name = site.public_name("av"),
+        av_pair = pair(&files.av),
+        authentication = pair(&files.authentication),
+        internet_dns = INTERNET_DNS,
+        internal_dns = site.internal_dns,
+        run = directory.join("run"),
+        state = directory.join("state"),
+    )
+}
+
+/// One more item of a TOML array that is not empty.
+fn more(item: Option<String>) -> String {
+    item.map_or_else(String::new, |item| format!(", {item:?}"))
+}
+
+const TOOL_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_secs(20);
+const STOP_LIMIT: Duration = Duration::from_secs(20);

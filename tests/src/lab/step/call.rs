@@ -1,0 +1,341 @@
+//! Step 2: one user calls the other; every packet of sound goes over edge-av.
+
+use crate::lab::counters::{Count, Counters};
+use crate::lab::phone::{Phone, Relay};
+use crate::lab::plan::{CONTOSO, STRANGER};
+use crate::lab::report::{Report, Seen};
+use crate::lab::tone;
+use crate::lab::turn_client::{self, PAYLOAD, Run};
+use crate::lab::world::{Meters, World};
+use anyhow::{Context as _, Result, bail};
+use edge_common::ports::Service;
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::Duration;
+
+/// Shows step 2. `step` names the rows, as it is shown once more behind the 1:1 NAT.
+pub fn show(world: &mut World, report: &mut Report, step: &str) {
+    let mut fetched = None;
+    report.check(
+        step,
+        "an inside server fetches media credentials (MRAS)",
+        || {
+            let relay = world.contoso.mras_credentials("alice@contoso.test")?;
+            let seen = format!(
+                "user name of {} characters for {}",
+                relay.username.len(),
+                relay.host
+            );
+            fetched = Some(relay);
+            Ok(Seen::text(seen))
+        },
+    );
+    let Some(relay) = fetched else {
+        report.check(step, "a call over the relay", || {
+            bail!("not run: there are no credentials")
+        });
+        return;
+    };
+    report.check(
+        step,
+        "a foreign TURN client uses them, and none that is changed",
+        || changed_credentials(world, &relay),
+    );
+    report.check(
+        step,
+        "stopping edge-av stops the sound, and nothing takes another way",
+        || relay_is_the_only_way(world, &relay),
+    );
+    report.check(
+        step,
+        "two calls; the phones sit on different shards at least once",
+        || call_until_shards_differ(world, &relay),
+    );
+    report.check(
+        step,
+        "two users relayed by one host hear each other over TURN/TCP too",
+        || hairpin_over_tcp(world, &relay),
+    );
+}
+
+fn changed_credentials(world: &World, relay: &Relay) -> Result<Seen> {
+    let host = &world.net.stranger;
+    let _peer = turn_client::echo_peer(host, STRANGER, &world.work)?;
+    let run = Run {
+        server: CONTOSO.av,
+        port: 3478,
+        tcp: false,
+        peer: Some(STRANGER),
+        messages: 20,
+    };
+    let counted = turn_client::run(host, relay, &run).context("with good credentials")?;
+    if counted.sent != u64::from(run.messages) || counted.received < counted.sent {
+        bail!(
+            "good credentials, but {counted:?} of {} messages",
+            run.messages
+        );
+    }
+    let wrong = [
+        Relay {
+            password: changed(&relay.password),
+            ..relay.clone()
+        },
+        Relay {
+            username: changed(&relay.username),
+            ..relay.clone()
+        },
+    ];
+    for relay in &wrong {
+        match turn_client::run(host, relay, &run) {
+            Ok(counted) => bail!("a changed credential was accepted: {counted:?}"),
+            Err(error) => {
+                let text = format!("{error:#}");
+                if !text.contains("Cannot complete Allocation") {
+                    bail!("a changed credential failed, but not at Allocate: {text}");
+                }
+            }
+        }
+    }
+    Ok(Seen::bytes(
+        format!(
+            "{} of {} echoed; changed password and changed user name refused",
+            counted.received, counted.sent
+        ),
+        counted.received * u64::from(PAYLOAD) * 2,
+    ))
+}
+
+/// Another letter or digit in place of the fifth character: still well-formed base64.
+fn changed(text: &str) -> String {
+    text.char_indices()
+        .map(|(at, letter)| match (at, letter) {
+            (4, 'A') => 'B',
+            (4, _) => 'A',
+            (_, letter) => letter,
+        })
+        .collect()
+}
+
+/// The two phones of a call.
+struct Pair {
+    alice: Phone,
+    bob: Phone,
+}
+
+impl Pair {
+    fn sign_in(world: &World, relay: &Relay) -> Result<Self> {
+        let account = |user, friend| world.remote_account(user, friend, Some(relay.clone()));
+        let ca = &world.public_ca.file;
+        let alice = account("alice", "bob@contoso.test")?;
+        let bob = account("bob", "alice@contoso.test")?;
+        Ok(Self {
+            alice: Phone::sign_in(&world.net.home_a, &alice, ca, &world.work)?,
+            bob: Phone::sign_in(&world.net.home_b, &bob, ca, &world.work)?,
+        })
+    }
+
+    fn call(&mut self) -> Result<()> {
+        self.alice.command("dial", "sip:bob@contoso.test")?;
+        self.bob.wait("CALL_ESTABLISHED", CALL_LIMIT)?;
+        self.alice.wait("CALL_ESTABLISHED", CALL_LIMIT)?;
+        // Sound is there: before it, nothing that is counted would mean anything.
+        self.alice.wait("CALL_RTPESTAB", CALL_LIMIT).map(drop)
+    }
+
+    fn hang_up(&mut self) -> Result<()> {
+        self.alice.command("hangup", "")?;
+        self.bob.wait("CALL_CLOSED", CALL_LIMIT)?;
+        // The summaries and the recordings are written after the event.
+        thread::sleep(Duration::from_millis(500));
+        Ok(())
+    }
+
+    fn quit(self) -> Result<()> {
+        self.alice.quit()?;
+        self.bob.quit()
+    }
+}
+
+fn relay_is_the_only_way(world: &mut World, relay: &Relay) -> Result<Seen> {
+    let mut phones = Pair::sign_in(world, relay)?;
+    phones.call()?;
+    thread::sleep(Duration::from_secs(1));
+    let flowing = Media::read(&world.meters)?;
+    thread::sleep(Duration::from_secs(1));
+    let before = Media::read(&world.meters)?;
+    let rate = before.heard_since(&flowing);
+    if rate < 50 {
+        bail!("only {rate} packets in a second before the stop");
+    }
+    world.contoso.kill_one(Service::Av);
+    // What is on the wire at that moment may still arrive.
+    thread::sleep(Duration::from_millis(300));
+    let stopped = Media::read(&world.meters)?;
+    thread::sleep(Duration::from_secs(2));
+    let after = Media::read(&world.meters)?;
+    let still = after.heard_since(&stopped);
+    phones.alice.command("hangup", "")?;
+    phones.quit()?;
+    world.restart_av()?;
+    if still != 0 {
+        bail!("{still} packets arrived at the homes after edge-av had gone");
+    }
+    after.nothing_direct()?;
+    Ok(Seen::text(format!(
+        "{rate} packets a second into the homes before, 0 in the 2 s after; 0 on any other way"
+    )))
+}
+
+fn call_until_shards_differ(world: &World, relay: &Relay) -> Result<Seen> {
+    let mut seen = Vec::new();
+    let mut moved = 0;
+    for round in 1..=CALLS_MAX {
+        let mut phones = Pair::sign_in(world, relay)?;
+        let before = Media::read(&world.meters)?;
+        phones.call()?;
+        let shards = world.contoso.shards_in_use()?;
+        thread::sleep(TALK);
+        phones.hang_up()?;
+        let media = Media::read(&world.meters)?;
+        let line = judge(&phones, &before, &media)?;
+        moved += media.bytes_since(&before);
+        seen.push(format!("call {round}: shards {shards:?}, {line}"));
+        phones.quit()?;
+        if round >= CALLS_MIN && seen.iter().any(|line| line.contains(BOTH_SHARDS)) {
+            return Ok(Seen::bytes(seen.join("; "), moved));
+        }
+    }
+    bail!(
+        "in {CALLS_MAX} calls the phones never sat on different shards: {}",
+        seen.join("; ")
+    )
+}
+
+/// Sound both ways: counted by the phones, counted by nft, and the right pitch.
+fn judge(phones: &Pair, before: &Media, after: &Media) -> Result<String> {
+    let (sent_a, got_a) = phones.alice.rtp_packets()?;
+    let (sent_b, got_b) = phones.bob.rtp_packets()?;
+    let talk = u64::try_from(TALK.as_millis() / 20)?;
+    for (who, sent, got) in [
+        ("alice to bob", sent_a, got_b),
+        ("bob to alice", sent_b, got_a),
+    ] {
+        if sent < talk * 9 / 10 {
+            bail!("{who}: only {sent} packets were sent in {TALK:?}");
+        }
+        if got * 100 < sent * 95 {
+            bail!("{who}: {got} of {sent} packets arrived, fewer than 95 %");
+        }
+    }
+    let at_alice = tone::listen(&phones.alice.heard()?, TONE_B);
+    let at_bob = tone::listen(&phones.bob.heard()?, TONE_A);
+    if !at_alice.is_tone(TONE_B) || !at_bob.is_tone(TONE_A) {
+        bail!("not the tones that were sent: alice heard {at_alice:?}, bob heard {at_bob:?}");
+    }
+    after.nothing_direct()?;
+    // Each packet that a phone got came through its NAT from the relay's address.
+    let relayed = after.heard_since(before);
+    if relayed < got_a + got_b {
+        bail!(
+            "nft saw {relayed} packets from the relay, the phones {}",
+            got_a + got_b
+        );
+    }
+    Ok(format!(
+        "a→b {got_b}/{sent_a} at {:.0} Hz, b→a {got_a}/{sent_b} at {:.0} Hz, 0 packets direct",
+        at_bob.hertz, at_alice.hertz
+    ))
+}
+
+fn hairpin_over_tcp(world: &World, relay: &Relay) -> Result<Seen> {
+    let run = Run {
+        server: CONTOSO.av,
+        port: 443,
+        tcp: true,
+        peer: None,
+        messages: 20,
+    };
+    let counted = turn_client::run(&world.net.stranger, relay, &run)?;
+    if counted.received < counted.sent || counted.sent == 0 {
+        bail!("{counted:?}");
+    }
+    Ok(Seen::bytes(
+        format!(
+            "{} of {} messages between two TCP clients",
+            counted.received, counted.sent
+        ),
+        counted.received * u64::from(PAYLOAD),
+    ))
+}
+
+/// What the two NATs have seen.
+struct Media {
+    at_a: BTreeMap<String, Count>,
+    at_b: BTreeMap<String, Count>,
+}
+
+impl Media {
+    fn read(meters: &Meters) -> Result<Self> {
+        let read = |counters: &Counters| counters.read();
+        Ok(Self {
+            at_a: read(&meters.nat_a)?,
+            at_b: read(&meters.nat_b)?,
+        })
+    }
+
+    /// Packets from the relay into the homes since `earlier`.
+    fn heard_since(&self, earlier: &Self) -> u64 {
+        self.total("relay_in")
+            .packets
+            .saturating_sub(earlier.total("relay_in").packets)
+    }
+
+    fn bytes_since(&self, earlier: &Self) -> u64 {
+        let sum = |media: &Self| media.total("relay_in").bytes + media.total("relay_out").bytes;
+        sum(self).saturating_sub(sum(earlier))
+    }
+
+    fn nothing_direct(&self) -> Result<()> {
+        let direct = self.total("direct_in").packets + self.total("direct_out").packets;
+        if direct != 0 {
+            bail!(
+                "{direct} packets went past the relay: {:?} {:?}",
+                self.at_a,
+                self.at_b
+            );
+        }
+        Ok(())
+    }
+
+    fn total(&self, name: &str) -> Count {
+        let at = |counts: &BTreeMap<String, Count>| counts.get(name).copied().unwrap_or_default();
+        let (a, b) = (at(&self.at_a), at(&self.at_b));
+        Count {
+            packets: a.packets + b.packets,
+            bytes: a.bytes + b.bytes,
+        }
+    }
+}
+
+/// What [`call_until_shards_differ`] waits for: both shards hold an allocation.
+const BOTH_SHARDS: &str = "shards [0, 1]";
+const TONE_A: f64 = 440.0;
+const TONE_B: f64 = 880.0;
+const TALK: Duration = Duration::from_secs(4);
+const CALLS_MIN: u32 = 2;
+/// Each call falls on one shard with probability one half: all of these on one is 1 in 4096.
+const CALLS_MAX: u32 = 12;
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_text_differs_and_keeps_its_length() {
+        for text in ["abcdefgh", "abcdAfgh"] {
+            assert_ne!(changed(text), text);
+            assert_eq!(changed(text).len(), text.len());
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Step 6: the daemons' metrics equal what others counted.
+
+use crate::lab::report::{Report, Seen};
+use crate::lab::world::World;
+use anyhow::{Result, bail};
+use edge_common::ports::Service;
+
+/// Shows step 6.
+pub fn show(world: &mut World, report: &mut Report) {
+    report.check(
+        "6",
+        "accepted connections equal the SYNs that nft saw",
+        || connections(world),
+    );
+    report.check("6", "datagrams equal nft's, per port and interface", || {
+        datagrams(world)
+    });
+}
+
+/// One listener: who counts it inside the daemon, and which meter outside.
+const LISTENERS: [(Service, &str, &str); 8] = [
+    (Service::Access, "client", "access_client"),
+    (Service::Access, "federation", "access_federation"),
+    (Service::Access, "internal", "access_internal"),
+    (Service::Webconf, "client", "webconf_client"),
+    (Service::Webconf, "agent", "webconf_agent"),
+    (Service::Av, "mras", "av_mras"),
+    (Service::Av, "external", "av_external"),
+    (Service::Av, "internal", "av_internal"),
+];
+
+fn connections(world: &World) -> Result<Seen> {
+    let outside = world.metered()?;
+    let (mut agreed, mut differ) = (Vec::new(), Vec::new());
+    for (service, listener, meter) in LISTENERS {
+        let name = format!("edge_{service}_connections_accepted_total");
+        let said = world
+            .contoso
+            .metrics(service)?
+            .count(&name, &[("listener", listener)])?;
+        let seen = outside.get(meter).copied().unwrap_or_default().packets;
+        let line = format!("{service}/{listener} {said}");
+        if said == seen {
+            agreed.push(line);
+        } else {
+            differ.push(format!("{line} but nft saw {seen} SYNs"));
+        }
+    }
+    if !differ.is_empty() {
+        bail!("{}", differ.join(", "));
+    }
+    Ok(Seen::text(agreed.join(", ")))
+}
+
+fn datagrams(world: &World) -> Result<Seen> {
+    let outside = world.metered()?;
+    let page = world.contoso.metrics(Service::Av)?;
+    let (mut agreed, mut differ, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for port in ["turn", "relay"] {
+        for side in ["external", "internal"] {
+            for direction in ["in", "out"] {
+                let labels = [("port", port), ("side", side), ("direction", direction)];
+                let said = page.count("edge_av_datagrams_total", &labels)?;
+                let meter = format!("{port}_{side}_{direction}");
+                let seen = outside.get(&meter).copied().unwrap_or_default();
+                bytes += seen.bytes;
+                let line = format!("{port}/{side}/{direction} {said}");
+                if said == seen.packets {
+                    agreed.push(line);
+                } else {
+                    differ.push(format!("{line} but nft saw {}", seen.packets));
+                }
+            }
+        }
+    }
+    if !differ.is_empty() {
+        bail!("{}", differ.join(", "));
+    }
+    Ok(Seen::bytes(agreed.join(", "), bytes))
+}

@@ -1,0 +1,9 @@
+//! What the lab shows, step by step. Each file adds its rows to the report.
+
+pub mod call;
+pub mod closed;
+pub mod conference;
+pub mod federation;
+pub mod metrics;
+pub mod sign_in;
+pub mod units;
