@@ -7,8 +7,14 @@
 //!
 //! Pure: [`ewrp`] (the protocol on 8057), [`scan`] (the number in what a client sends),
 //! [`session`] (who may pass).
+//!
+//! I/O: [`relay`] (the sockets around the broker), [`observe`] (logs and metrics).
 
 pub mod ewrp;
+#[cfg(feature = "io")]
+pub mod observe;
+#[cfg(feature = "io")]
+pub mod relay;
 pub mod scan;
 pub mod session;
 

@@ -1,0 +1,109 @@
+//! The tasks of the connections of agents.
+
+use edge_common::cert::identity::ProvenNames;
+use edge_common::net::stream::{Read, Stream};
+
+use super::post::Order;
+use super::shell::Shell;
+use super::{Input, Lease};
+use crate::ewrp::{ALPN_CONTROL, ALPN_DATA};
+use crate::session::{ControlId, DataId, Peer};
+
+/// Serves a connection to the agent port whose TLS handshake is done; what it is for is its ALPN.
+pub async fn serve(shell: Shell, stream: Stream) {
+    let Some(peer) = peer_of(&stream) else {
+        // The verifier has accepted the certificate, but it holds no name that we can read.
+        return stream.close();
+    };
+    match stream.alpn().as_deref() {
+        Some(ALPN_CONTROL) => control(shell, stream, peer).await,
+        Some(ALPN_DATA) => data(shell, stream, peer).await,
+        Some(_) | None => stream.close(),
+    }
+}
+
+/// The DNS names of the certificate, never its common name.
+fn peer_of(stream: &Stream) -> Option<Peer> {
+    let chain = stream.peer_certificates();
+    let proven = ProvenNames::from_certificate(chain.first()?).ok()?;
+    let mut names = proven.dns;
+    names.sort_unstable();
+    names.dedup();
+    Some(Peer {
+        names,
+        address: stream.remote(),
+    })
+}
+
+async fn control(shell: Shell, stream: Stream, peer: Peer) {
+    let entered = shell.enter(Some(stream.clone()));
+    let id = ControlId(entered.id);
+    shell.tell(Input::Control(id, peer)).await;
+    loop {
+        match entered.post.next().await {
+            Order::Close => break,
+            Order::Read => {}
+            Order::Lease(_) | Order::Handover(..) | Order::Relay => continue,
+        }
+        let received = tokio::select! {
+            biased;
+            () = entered.post.closed() => break,
+            received = receive(&stream) => received,
+        };
+        match received {
+            Some(bytes) => shell.tell(Input::ControlData(id, bytes)).await,
+            None => {
+                shell.tell(Input::ControlClosed(id)).await;
+                break;
+            }
+        }
+    }
+    stream.close();
+}
+
+async fn data(shell: Shell, stream: Stream, peer: Peer) {
+    let entered = shell.enter(None);
+    let id = DataId(entered.id);
+    shell.tell(Input::Data(id, peer)).await;
+    let mut reading = false;
+    loop {
+        let received = tokio::select! {
+            biased;
+            order = entered.post.next() => match order {
+                Order::Read => {
+                    reading = true;
+                    continue;
+                }
+                Order::Lease(lease) => return leased(&shell, entered, stream, lease).await,
+                Order::Close => break,
+                Order::Handover(..) | Order::Relay => continue,
+            },
+            received = receive(&stream), if reading => received,
+        };
+        reading = false;
+        match received {
+            Some(bytes) => shell.tell(Input::DataBytes(id, bytes)).await,
+            None => shell.tell(Input::DataClosed(id)).await,
+        }
+    }
+    stream.close();
+}
+
+/// The connection is the client's from here, and the broker has no more to say about it.
+async fn leased(shell: &Shell, entered: super::shell::Entered, stream: Stream, lease: Lease) {
+    drop(entered);
+    shell.pass_on(stream, lease).await;
+}
+
+/// What has come; `None` at the end of the connection.
+async fn receive(stream: &Stream) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = stream.read(|received| {
+        bytes.extend_from_slice(received);
+        received.len()
+    });
+    match read.await {
+        Ok(Read::Data) => Some(bytes),
+        Ok(Read::End) | Err(_) => None,
+    }
+}

@@ -1,0 +1,181 @@
+//! The task of one client, from the end of its TLS handshake to the end of its relay.
+
+use edge_common::net::stream::{Read, Stream};
+
+use super::post::{Order, Post};
+use super::pump::{Pump, PumpEnd, Way};
+use super::shell::Shell;
+use super::{Input, Lease};
+use crate::ewrp::Status;
+use crate::ewrp::data::{HEAD_LEN, OpenAck};
+use crate::session::{Arrival, ClientId, RelayEnd};
+
+/// What a client has sent before it was let in.
+#[derive(Debug, Default)]
+struct Held {
+    bytes: Vec<u8>,
+    /// So many of them the broker knows.
+    told: usize,
+    /// The client sends nothing more.
+    ended: bool,
+}
+
+/// Serves a client. Whatever the reason to turn it away, it sees the same close.
+pub async fn serve(shell: Shell, client: Stream) {
+    let entered = shell.enter(None);
+    let id = ClientId(entered.id);
+    let arrival = Arrival {
+        address: client.remote(),
+        sni: client.sni().unwrap_or_default().into(),
+    };
+    shell.tell(Input::Client(id, arrival)).await;
+    let Some((held, data, lease)) = preread(&shell, id, &entered.post, &client).await else {
+        client.close();
+        return;
+    };
+    if open(&shell, id, &entered.post, &data, &held, &lease).await {
+        relay(&shell, id, &entered.post, &client, &data, held, &lease).await;
+    }
+    client.close();
+    data.close();
+}
+
+/// Shows the broker the first bytes, one arrival at a time, until it sends a data connection.
+/// `None`: the client is turned away, or gone.
+async fn preread(
+    shell: &Shell,
+    id: ClientId,
+    post: &Post,
+    client: &Stream,
+) -> Option<(Held, Stream, Lease)> {
+    let mut held = Held::default();
+    loop {
+        let mut order = post.next().await;
+        if matches!(order, Order::Read) {
+            let Some(other) = read_for_broker(shell, id, post, client, &mut held).await else {
+                continue;
+            };
+            order = other;
+        }
+        match order {
+            Order::Handover(data, lease) => return Some((held, data, lease)),
+            Order::Close => return None,
+            Order::Read | Order::Lease(_) | Order::Relay => {}
+        }
+    }
+}
+
+/// Reads once and tells the broker, unless an order comes first.
+async fn read_for_broker(
+    shell: &Shell,
+    id: ClientId,
+    post: &Post,
+    client: &Stream,
+    held: &mut Held,
+) -> Option<Order> {
+    let limit = shell.preread_limit();
+    let bytes = &mut held.bytes;
+    let read = client.read(|received| {
+        bytes.extend_from_slice(received);
+        received.len()
+    });
+    let read = tokio::select! {
+        biased;
+        order = post.next() => return Some(order),
+        read = read => read,
+    };
+    let input = match read {
+        Ok(Read::Data) => {
+            let fresh = held.bytes[held.told..held.bytes.len().min(limit)].to_vec();
+            held.told += fresh.len();
+            Input::ClientData(id, fresh)
+        }
+        Ok(Read::End) => {
+            held.ended = true;
+            Input::ClientEnd(id)
+        }
+        Err(_) => Input::ClientLost(id),
+    };
+    shell.tell(input).await;
+    None
+}
+
+/// Sends OPEN and what the client has sent, and tells the broker the agent's answer. `true`: the
+/// agent took the client, and so did the broker.
+async fn open(
+    shell: &Shell,
+    id: ClientId,
+    post: &Post,
+    data: &Stream,
+    held: &Held,
+    lease: &Lease,
+) -> bool {
+    let preread = held.bytes.get(..lease.preread_len).unwrap_or_default();
+    if data.queue(&lease.open).is_err() || data.queue(preread).is_err() {
+        shell.tell(Input::LeaseFailed(id)).await;
+        return false;
+    }
+    let answer = data.peek(|bytes| OpenAck::parse(bytes).transpose());
+    let status = tokio::select! {
+        biased;
+        () = post.closed() => return false,
+        answer = answer => match answer {
+            Ok(Some(Ok(OpenAck(status)))) => status,
+            Ok(Some(Err(_))) => Status::Protocol,
+            Ok(None) | Err(_) => Status::UpstreamRefused,
+        },
+    };
+    shell.tell(Input::OpenAck(id, status)).await;
+    loop {
+        match post.next().await {
+            Order::Relay => return true,
+            Order::Close => return false,
+            Order::Read | Order::Lease(_) | Order::Handover(..) => {}
+        }
+    }
+}
+
+async fn relay(
+    shell: &Shell,
+    id: ClientId,
+    post: &Post,
+    client: &Stream,
+    data: &Stream,
+    held: Held,
+    lease: &Lease,
+) {
+    let metrics = shell.metrics();
+    let pump = Pump::new(client, data, shell.limits(), |way, bytes| match way {
+        Way::Rightward => metrics.relayed_in(bytes),
+        Way::Leftward => metrics.relayed_out(bytes),
+    });
+    // What came behind the announced bytes before the relay began.
+    let rest = held.bytes.get(lease.preread_len..).unwrap_or_default();
+    let queued = data.queue(rest).is_ok();
+    pump.moved_before(Way::Rightward, held.bytes.len());
+    let ended = held.ended;
+    drop(held);
+    let end = if queued {
+        tokio::select! {
+            biased;
+            () = post.closed() => None,
+            end = pump.run(HEAD_LEN, ended) => Some(end),
+        }
+    } else {
+        Some(PumpEnd::RightFailed)
+    };
+    let moved = pump.moved();
+    let end = RelayEnd {
+        bytes_in: moved.rightward,
+        bytes_out: moved.leftward,
+        status: match end {
+            Some(PumpEnd::Finished) => Status::Ok,
+            Some(PumpEnd::Idle) => Status::Idle,
+            Some(PumpEnd::LeftFailed) => Status::Protocol,
+            Some(PumpEnd::RightFailed) => Status::UpstreamRefused,
+            // The broker knows why.
+            None => Status::Shutdown,
+        },
+    };
+    shell.tell(Input::RelayEnded(id, end)).await;
+}
