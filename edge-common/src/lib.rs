@@ -8,6 +8,8 @@ pub mod dns;
 pub mod host_name;
 pub mod limit;
 pub mod net;
+#[cfg(feature = "io")]
+pub mod observe;
 pub mod partner_proof;
 pub mod peer_range;
 pub mod ports;

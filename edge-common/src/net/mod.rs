@@ -6,6 +6,7 @@
 //!                    tls_driver   core_runtime (shared buffers, one flush per turn)
 //! ```
 //!
+//! - [`proxy_protocol`] (pure): the client's address, told by a balancer;
 //! - [`client_hello`] (pure): the name a client asked for;
 //! - [`bind`]: sockets on an address and an interface;
 //! - [`core_runtime`]: one thread and one runtime for each core;
@@ -13,6 +14,8 @@
 //! - [`tls_driver`]: TLS without sockets;
 //! - [`stream`]: a connection, plain or TLS, with one face;
 
+#[cfg(feature = "io")]
+pub mod accept;
 #[cfg(feature = "io")]
 pub mod bind;
 pub mod client_hello;
@@ -24,7 +27,10 @@ pub mod dial;
 pub mod handshake;
 #[cfg(feature = "io")]
 pub mod mailbox;
+pub mod proxy_protocol;
 #[cfg(feature = "io")]
 pub mod stream;
+#[cfg(all(test, feature = "io"))]
+pub(crate) mod test_tls;
 #[cfg(feature = "io")]
 pub mod tls_driver;

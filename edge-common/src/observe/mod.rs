@@ -1,0 +1,3 @@
+//! What an operator sees from outside: logs, metrics, health, and the admin socket.
+
+pub mod metrics;
