@@ -554,6 +554,47 @@ mod tests {
     }
 
     #[test]
+    fn an_intermediate_ca_is_followed_and_its_own_lists_are_asked() {
+        let root = Authority::new("Root");
+        let between = root.subordinate("Between");
+        let hard = policy(ClientEku::ClientOrServer, Revocation::Hard);
+        let connects = |with_chain: bool, lists: Vec<Crl>| {
+            let edge = Party::with_lists(
+                &root.issue(&Wish::named(EDGE)),
+                trusting(&root),
+                hard,
+                CrlStore::of(lists),
+            );
+            let mut issued = between.issue(&Wish::named(PARTNER));
+            if with_chain {
+                issued.chain.push(between.certificate());
+            }
+            let partner = Party::new(&issued, trusting(&root), lenient());
+            handshake(&partner.dialer(), &edge.listener(), EDGE)
+                .map(drop)
+                .map_err(Failed::at_server)
+        };
+        assert_eq!(
+            connects(true, vec![between.crl(&[], IN_DATE, true)]),
+            Ok(())
+        );
+        assert_eq!(
+            connects(false, vec![between.crl(&[], IN_DATE, true)]),
+            Err(CertificateError::UnknownIssuer.into())
+        );
+        assert_eq!(
+            connects(true, vec![between.crl(&[7], IN_DATE, true)]),
+            Err(CertificateError::Revoked.into())
+        );
+        let of_the_root = connects(true, vec![root.crl(&[7], IN_DATE, true)]);
+        assert_eq!(
+            of_the_root,
+            Err(CertificateError::UnknownRevocationStatus.into()),
+            "another issuer's serial 7"
+        );
+    }
+
+    #[test]
     fn the_strictest_partner_in_a_certificate_decides_about_revocation() {
         let public = Authority::new("Public CA");
         let partner = |domain: &str, revocation| PartnerTrust {

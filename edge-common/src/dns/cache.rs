@@ -24,6 +24,10 @@ impl<K: Ord + Clone, V: Clone> Cache<K, V> {
         }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(super) fn get(&self, now: Instant, key: &K) -> Option<V> {
         let (value, (expires, _)) = self.entries.get(key)?;
         (*expires > now).then(|| value.clone())

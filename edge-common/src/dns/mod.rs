@@ -152,6 +152,30 @@ impl DnsFault {
     }
 }
 
+/// For metrics. The labels of `faults` are those of [`DnsFault::label`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResolverTally {
+    /// Answers in the cache.
+    pub cached: usize,
+    /// Questions under way or waiting.
+    pub pending: usize,
+    /// Questions that the cache answered.
+    pub hits: u64,
+    /// Questions that went out and were answered.
+    pub answered: u64,
+    /// Questions that were not answered, by reason.
+    pub faults: BTreeMap<&'static str, u64>,
+}
+
+impl ResolverTally {
+    fn count(&mut self, answer: &Answer) {
+        match answer {
+            Ok(_) => self.answered += 1,
+            Err(fault) => *self.faults.entry(fault.label()).or_default() += 1,
+        }
+    }
+}
+
 /// Resolves names; see the module.
 #[derive(Clone)]
 pub struct SipResolver(Arc<Shared>);
@@ -163,6 +187,7 @@ impl SipResolver {
         let state = State {
             cache: Cache::new(settings.limits.cached),
             flights: BTreeMap::new(),
+            tally: ResolverTally::default(),
         };
         Ok(Self(Arc::new(Shared {
             hickory,
@@ -253,6 +278,17 @@ impl SipResolver {
         }
     }
 
+    /// What was asked and answered since the start, and what is held now.
+    #[must_use]
+    pub fn tally(&self) -> ResolverTally {
+        let state = self.0.state();
+        ResolverTally {
+            cached: state.cache.len(),
+            pending: state.flights.len(),
+            ..state.tally.clone()
+        }
+    }
+
     /// Forgets everything, as after a change of the configuration.
     pub fn forget(&self) {
         self.0.state().cache = Cache::new(self.0.settings.limits.cached);
@@ -262,12 +298,15 @@ impl SipResolver {
         let mut landed = {
             let mut state = self.0.state();
             if let Some(hit) = state.cache.get(run::now().mono, &question) {
+                state.tally.hits += 1;
                 return hit;
             }
             match state.flights.get(&question) {
                 Some(flight) => flight.clone(),
                 None if state.flights.len() >= self.0.settings.limits.pending => {
-                    return Err(DnsFault::Busy);
+                    let refused = Err(DnsFault::Busy);
+                    state.tally.count(&refused);
+                    return refused;
                 }
                 None => self.take_off(&mut state, question),
             }
@@ -319,6 +358,7 @@ struct Shared {
 struct State {
     cache: Cache<Question, Answer>,
     flights: BTreeMap<Question, watch::Receiver<Option<Answer>>>,
+    tally: ResolverTally,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -450,8 +490,9 @@ impl Flight {
             Ok(found) => found.expires,
             Err(fault) => now + fault.cached_for(),
         };
-        self.shared
-            .state()
+        let mut state = self.shared.state();
+        state.tally.count(answer);
+        state
             .cache
             .insert(now, self.question.clone(), answer.clone(), expires);
     }
@@ -677,6 +718,7 @@ mod tests {
         assert_eq!(targets(&resolver).await, expected);
         assert_eq!(targets(&resolver).await, expected);
         assert_eq!(server.questions(), [format!("{OWNER} SRV")]);
+        assert_eq!((resolver.tally().hits, resolver.tally().answered), (1, 1));
         resolver.forget();
         targets(&resolver).await;
         assert_eq!(server.questions().len(), 2);
