@@ -1442,17 +1442,38 @@ mod tests {
     fn dropping_the_last_handle_closes_and_frees_what_was_held() {
         on_a_core(async |core| {
             let (near, far) = pair(&core, StreamOptions::default()).await;
-            let permit = Rc::new(());
-            near.hold(Rc::clone(&permit));
+            let permit = std::sync::Arc::new(());
+            near.hold(std::sync::Arc::clone(&permit));
             near.queue(b"bye").expect("room");
             drop(near);
             assert_eq!(read_exactly(&far, 3).await, b"bye");
             assert_eq!(far.read(nothing).await, Ok(Read::End));
             drop(far);
-            while Rc::strong_count(&permit) > 1 {
+            while std::sync::Arc::strong_count(&permit) > 1 {
                 tokio::task::yield_now().await;
             }
         });
+    }
+
+    #[test]
+    fn a_detached_connection_goes_on_elsewhere() {
+        for version in BOTH {
+            on_a_core(async |core| {
+                let (client, server) = tls_pair(&core, version, StreamOptions::default()).await;
+                client.queue(b"before").expect("room");
+                let Err(DetachError::Busy(client)) = client.detach() else {
+                    panic!("something is queued");
+                };
+                assert_eq!(read_exactly(&server, 6).await, b"before");
+                let detached = server.detach().expect("idle");
+                let server = Stream::attach(&core, detached).expect("a socket of ours");
+                client.queue(b"after").expect("room");
+                server.queue(b"answer").expect("room");
+                assert_eq!(read_exactly(&server, 5).await, b"after");
+                assert_eq!(read_exactly(&client, 6).await, b"answer");
+                assert_eq!(server.sni().as_deref(), Some("edge.test"));
+            });
+        }
     }
 
     #[test]
