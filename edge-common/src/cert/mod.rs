@@ -7,8 +7,8 @@
 //!   peer's certificate ──► identity: the names that it proves
 //! ```
 //!
-//! Pure: [`identity`], [`role`], [`pem`], [`der`]. With files and rustls: [`store`], [`tls`], [`verify`],
-//! [`revocation`], [`tickets`]. No other module of the product names rustls' builders.
+//! Pure: [`identity`], [`role`], [`pem`], [`der`]. With files and rustls: [`store`], [`tls`], [`trust`],
+//! [`verify`], [`revocation`], [`tickets`]. No other module of the product names rustls' builders.
 
 pub mod der;
 pub mod identity;
@@ -21,10 +21,15 @@ pub mod revocation;
 pub mod store;
 #[cfg(test)]
 #[cfg(feature = "io")]
+pub(crate) mod test_handshake;
+#[cfg(test)]
+#[cfg(feature = "io")]
 pub(crate) mod test_pki;
 #[cfg(feature = "io")]
 pub mod tickets;
 #[cfg(feature = "io")]
 pub mod tls;
+#[cfg(feature = "io")]
+pub mod trust;
 #[cfg(feature = "io")]
 pub mod verify;

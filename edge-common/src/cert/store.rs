@@ -704,11 +704,10 @@ mod tests {
     fn a_bundle_without_a_ca_that_can_be_used_is_refused() {
         let (place, ca) = (Place::new(), Authority::new("CA"));
         let bundle = format!("# inside\n{}", ca.pem());
-        let trust = crate::cert::verify::TrustStore::from_pem_file(&place.write("ca.pem", &bundle))
-            .unwrap();
+        let trust =
+            crate::cert::trust::TrustStore::from_pem_file(&place.write("ca.pem", &bundle)).unwrap();
         assert_eq!(trust.len(), 1);
-        let empty =
-            crate::cert::verify::TrustStore::from_pem_file(&place.write("ca.pem", "# soon"));
+        let empty = crate::cert::trust::TrustStore::from_pem_file(&place.write("ca.pem", "# soon"));
         assert!(matches!(
             empty.unwrap_err().fault,
             LoadFault::Nothing { .. }

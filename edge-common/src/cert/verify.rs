@@ -1,15 +1,10 @@
-//! Whom we believe at a mutual handshake: [`TrustStore`], [`PeerPolicy`] and the [`PeerVerifier`] made of them.
+//! Verifies peers at a mutual handshake, whether they connect to us or we to them.
 //!
 //! The stock verifiers do not fit between organisations. Public CAs stopped issuing `clientAuth` in 2026, so
 //! a partner's edge shows a `serverAuth` certificate when it connects to us; a CA with a new key breaks the
 //! stock choice of revocation lists; and the stock name check knows neither the common name of older servers
 //! nor that SIP has no wildcards (RFC 5922 §7.2).
-//!
-//! A partner with its own CA is believed by that CA only, and that CA is believed for that partner only. A
-//! certificate that names such a partner and somebody else is believed by nobody: whichever CA were asked, it
-//! would speak for a name that is not its own.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,10 +13,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore,
-    SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, SignatureScheme,
 };
-use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::{
     CertRevocationList, EndEntityCert, ExpirationPolicy, ExtendedKeyUsageValidator,
     KeyPurposeIdIter, KeyUsage, RevocationCheckDepth, RevocationOptions, RevocationOptionsBuilder,
@@ -30,9 +24,10 @@ use webpki::{
 
 use super::identity::ProvenNames;
 use super::revocation::{Crl, CrlStore};
-use super::store::{self, LoadError, LoadFault};
+use super::store::LoadError;
 use super::tls;
-use crate::config::{ClientEku, Federation, Internal, Revocation, TrustRoots};
+use super::trust::{Roots, TrustStore};
+use crate::config::{ClientEku, Federation, Internal, Revocation};
 use crate::host_name::HostName;
 
 /// What is asked of a peer beyond a good chain.
@@ -40,177 +35,8 @@ use crate::host_name::HostName;
 pub struct PeerPolicy {
     /// When it connects to us. When we connect to it, it is always `serverAuth`.
     pub client_eku: ClientEku,
-    /// Unless its [`PartnerTrust`] says otherwise.
+    /// Unless its [`PartnerTrust`](super::trust::PartnerTrust) says otherwise.
     pub revocation: Revocation,
-}
-
-/// Who may issue certificates to our peers on one side of the host.
-#[derive(Clone, Debug, Default)]
-pub struct TrustStore {
-    roots: Roots,
-    partners: Vec<PartnerTrust>,
-}
-
-impl TrustStore {
-    /// The CAs in a PEM file, and nobody else.
-    pub fn from_pem_file(file: &Path) -> Result<Self, LoadError> {
-        Ok(Self {
-            roots: Roots::load(file)?,
-            partners: Vec::new(),
-        })
-    }
-
-    /// The CAs that the operating system trusts.
-    pub fn system() -> Result<Self, LoadError> {
-        Self::from_pem_file(Path::new(SYSTEM_ROOTS))
-    }
-
-    /// These CAs.
-    pub fn of(authorities: &[CertificateDer<'_>]) -> Result<Self, LoadFault> {
-        Ok(Self {
-            roots: Roots::of(authorities)?,
-            partners: Vec::new(),
-        })
-    }
-
-    /// With rules of its own for one partner.
-    #[must_use]
-    pub fn with_partner(mut self, partner: PartnerTrust) -> Self {
-        self.partners.push(partner);
-        self
-    }
-
-    /// Those for partners: the configured roots, and each partner's own rules.
-    pub fn federation(config: &Federation) -> Result<Self, LoadError> {
-        let mut trust = match &config.trust_roots {
-            TrustRoots::System => Self::system()?,
-            TrustRoots::File(file) => Self::from_pem_file(file)?,
-        };
-        for partner in &config.partners {
-            trust = trust.with_partner(PartnerTrust {
-                domain: partner.domain.clone(),
-                fqdn: partner.fqdn.clone(),
-                roots: partner.ca.as_deref().map(Roots::load).transpose()?,
-                pins: Vec::new(),
-                revocation: partner.revocation,
-            });
-        }
-        Ok(trust)
-    }
-
-    /// How many CAs are trusted for everybody.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.roots.0.roots.len()
-    }
-
-    /// Says whether no CA is trusted for everybody.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// What holds for a certificate with these names; `None`: nobody may issue it.
-    fn terms(&self, names: &ProvenNames, common: Revocation) -> Option<Terms<'_>> {
-        let mut terms = Terms {
-            roots: &self.roots,
-            pins: &[],
-            revocation: common,
-        };
-        let mut named = false;
-        for partner in self
-            .partners
-            .iter()
-            .filter(|partner| names.all().any(|name| partner.owns(name)))
-        {
-            terms.revocation = if named {
-                stricter(terms.revocation, partner.revocation)
-            } else {
-                partner.revocation
-            };
-            named = true;
-            if partner.roots.is_none() && partner.pins.is_empty() {
-                continue;
-            }
-            if !names.all().all(|name| partner.owns(name)) {
-                return None;
-            }
-            terms.roots = partner.roots.as_ref().unwrap_or(terms.roots);
-            terms.pins = &partner.pins;
-        }
-        Some(terms)
-    }
-}
-
-/// What one certificate is held to.
-struct Terms<'a> {
-    roots: &'a Roots,
-    pins: &'a [[u8; 32]],
-    revocation: Revocation,
-}
-
-const fn stricter(a: Revocation, b: Revocation) -> Revocation {
-    match (a, b) {
-        (Revocation::Hard, _) | (_, Revocation::Hard) => Revocation::Hard,
-        (Revocation::Soft, _) | (_, Revocation::Soft) => Revocation::Soft,
-        (Revocation::Off, Revocation::Off) => Revocation::Off,
-    }
-}
-
-/// What holds for one partner instead of what holds for all.
-#[derive(Clone, Debug)]
-pub struct PartnerTrust {
-    /// Its SIP domain; names within it are the partner's.
-    pub domain: HostName,
-    /// Its edge, when that lies elsewhere.
-    pub fqdn: Option<HostName>,
-    /// Its own CAs, which replace the common ones.
-    pub roots: Option<Roots>,
-    /// SHA-256 of the SubjectPublicKeyInfo of certificates that it may show; empty: any.
-    pub pins: Vec<[u8; 32]>,
-    /// Its own revocation rule.
-    pub revocation: Revocation,
-}
-
-impl PartnerTrust {
-    fn owns(&self, name: &HostName) -> bool {
-        name.is_within(&self.domain) || self.fqdn.as_ref() == Some(name)
-    }
-}
-
-/// CA certificates, ready for use.
-#[derive(Clone, Debug)]
-pub struct Roots(Arc<RootCertStore>);
-
-impl Default for Roots {
-    fn default() -> Self {
-        Self(Arc::new(RootCertStore::empty()))
-    }
-}
-
-impl Roots {
-    /// The CAs in a PEM file.
-    pub fn load(file: &Path) -> Result<Self, LoadError> {
-        let authorities = store::read_chain(file).map_err(|fault| LoadError::new(file, fault))?;
-        Self::of(&authorities).map_err(|fault| LoadError::new(file, fault))
-    }
-
-    /// These CAs. A bundle of public roots may hold some that cannot be used; what matters is that one can.
-    pub fn of(authorities: &[CertificateDer<'_>]) -> Result<Self, LoadFault> {
-        let mut store = RootCertStore::empty();
-        let (usable, _) =
-            store.add_parsable_certificates(authorities.iter().map(|ca| ca.clone().into_owned()));
-        if usable == 0 {
-            return Err(LoadFault::Nothing {
-                wanted: "CERTIFICATE of a CA",
-            });
-        }
-        Ok(Self(Arc::new(store)))
-    }
-
-    fn anchors(&self) -> &[TrustAnchor<'static>] {
-        &self.0.roots
-    }
 }
 
 /// Verifies the peers of mutual TLS, as clients and as servers.
@@ -579,5 +405,313 @@ fn refusal(error: webpki::Error) -> rustls::Error {
     certificate.into()
 }
 
-/// Debian's bundle.
-pub const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
+#[cfg(test)]
+mod tests {
+    use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
+    use rustls::{CertificateError, Error};
+
+    use super::*;
+    use crate::cert::test_handshake::{
+        EDGE, Failed, PARTNER, Party, handshake, lenient, policy, trusting,
+    };
+    use crate::cert::test_pki::{Authority, Wish};
+
+    /// The edge of contoso listens; a partner with what `wish` says connects.
+    fn partner_connects(
+        wish: &Wish,
+        policy: PeerPolicy,
+        lists: impl FnOnce(&Authority) -> Vec<Crl>,
+    ) -> Result<(), Error> {
+        let authority = Authority::new("Public CA");
+        let crls = CrlStore::of(lists(&authority));
+        let edge = Party::with_lists(
+            &authority.issue(&Wish::named(EDGE)),
+            trusting(&authority),
+            policy,
+            crls,
+        );
+        let partner = Party::new(&authority.issue(wish), trusting(&authority), lenient());
+        handshake(&partner.dialer(), &edge.listener(), EDGE)
+            .map(drop)
+            .map_err(|failed| failed.at_server())
+    }
+
+    #[test]
+    fn a_certificate_for_servers_is_taken_from_a_client_unless_the_policy_is_strict() {
+        let mut wish = Wish::named(PARTNER);
+        for (usages, strict, default, any) in [
+            (vec![ServerAuth], false, true, true),
+            (vec![ClientAuth], true, true, true),
+            (vec![], true, true, true),
+            (
+                vec![rcgen::ExtendedKeyUsagePurpose::EmailProtection],
+                false,
+                false,
+                true,
+            ),
+        ] {
+            wish.usages.clone_from(&usages);
+            for (eku, expected) in [
+                (ClientEku::Client, strict),
+                (ClientEku::ClientOrServer, default),
+                (ClientEku::Any, any),
+            ] {
+                let outcome = partner_connects(&wish, policy(eku, Revocation::Off), |_| vec![]);
+                match expected {
+                    true => outcome.unwrap(),
+                    false => assert_eq!(
+                        outcome,
+                        Err(CertificateError::InvalidPurpose.into()),
+                        "{usages:?} {eku:?}"
+                    ),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_must_have_a_certificate_for_servers() {
+        let authority = Authority::new("CA");
+        let mut wish = Wish::named(EDGE);
+        wish.usages = vec![ClientAuth];
+        let edge = Party::new(&authority.issue(&wish), trusting(&authority), lenient());
+        let partner = Party::new(
+            &authority.issue(&Wish::named(PARTNER)),
+            trusting(&authority),
+            policy(ClientEku::Any, Revocation::Off),
+        );
+        let failed = handshake(&partner.dialer(), &edge.listener(), EDGE).unwrap_err();
+        assert_eq!(failed.at_client(), CertificateError::InvalidPurpose.into());
+    }
+
+    #[test]
+    fn a_certificate_of_a_foreign_ca_is_refused_on_either_side() {
+        let (ours, foreign) = (Authority::new("Ours"), Authority::new("Foreign"));
+        let edge = Party::new(&ours.issue(&Wish::named(EDGE)), trusting(&ours), lenient());
+        let stranger = Party::new(
+            &foreign.issue(&Wish::named(PARTNER)),
+            trusting(&ours),
+            lenient(),
+        );
+        let failed = handshake(&stranger.dialer(), &edge.listener(), EDGE).unwrap_err();
+        assert_eq!(failed.at_server(), CertificateError::UnknownIssuer.into());
+        let failed = handshake(&edge.dialer(), &stranger.listener(), PARTNER).unwrap_err();
+        assert_eq!(failed.at_client(), CertificateError::UnknownIssuer.into());
+    }
+
+    #[test]
+    fn a_ca_of_the_same_name_with_another_key_is_foreign() {
+        let (ours, forged) = (Authority::new("CA"), Authority::new("CA"));
+        let edge = Party::new(&ours.issue(&Wish::named(EDGE)), trusting(&ours), lenient());
+        let stranger = Party::new(
+            &forged.issue(&Wish::named(PARTNER)),
+            trusting(&ours),
+            lenient(),
+        );
+        let failed = handshake(&stranger.dialer(), &edge.listener(), EDGE).unwrap_err();
+        assert_eq!(failed.at_server(), CertificateError::BadSignature.into());
+    }
+
+    #[test]
+    fn an_expired_or_future_certificate_is_refused() {
+        for years in [(2020, 2025), (2027, 2028)] {
+            let mut wish = Wish::named(PARTNER);
+            wish.years = years;
+            let refused = partner_connects(&wish, lenient(), |_| vec![])
+                .unwrap_err()
+                .to_string();
+            let expected = if years.1 == 2025 {
+                "expired"
+            } else {
+                "not valid yet"
+            };
+            assert!(refused.contains(expected), "{refused}");
+        }
+    }
+
+    #[test]
+    fn the_server_must_be_the_host_that_was_dialled() {
+        let authority = Authority::new("CA");
+        let dial = |wish: &Wish, name| {
+            let edge = Party::new(&authority.issue(wish), trusting(&authority), lenient());
+            handshake(&edge.dialer(), &edge.listener(), name)
+                .map(drop)
+                .map_err(Failed::at_client)
+        };
+        dial(&Wish::named(EDGE), EDGE).unwrap();
+        assert!(matches!(
+            dial(&Wish::named(EDGE), PARTNER),
+            Err(Error::InvalidCertificate(
+                CertificateError::NotValidForNameContext { .. }
+            ))
+        ));
+        assert!(
+            dial(&Wish::named("*.contoso.test"), EDGE).is_err(),
+            "SIP has no wildcards"
+        );
+        let mut old = Wish::named(EDGE);
+        (old.names, old.common_name) = (vec![], EDGE);
+        dial(&old, EDGE).unwrap();
+    }
+
+    const IN_DATE: (u8, u8) = (10, 20);
+
+    const OUT_OF_DATE: (u8, u8) = (1, 10);
+
+    #[test]
+    fn revocation_soft_and_hard() {
+        let revoked = Err(CertificateError::Revoked.into());
+        let unknown = Err(CertificateError::UnknownRevocationStatus.into());
+        let stale = Err(CertificateError::ExpiredRevocationList.into());
+        type Lists = fn(&Authority) -> Vec<Crl>;
+        type Outcome = Result<(), Error>;
+        let cases: [(&str, Lists, Outcome, Outcome); 6] = [
+            (
+                "clean",
+                |ca| vec![ca.crl(&[1, 2], IN_DATE, true)],
+                Ok(()),
+                Ok(()),
+            ),
+            (
+                "listed",
+                |ca| vec![ca.crl(&[7], IN_DATE, true)],
+                revoked.clone(),
+                revoked.clone(),
+            ),
+            ("no list", |_| vec![], Ok(()), unknown.clone()),
+            (
+                "list of another CA",
+                |_| vec![Authority::new("Other").crl(&[7], IN_DATE, true)],
+                Ok(()),
+                unknown,
+            ),
+            (
+                "stale",
+                |ca| vec![ca.crl(&[1], OUT_OF_DATE, true)],
+                Ok(()),
+                stale,
+            ),
+            (
+                "stale and listed",
+                |ca| vec![ca.crl(&[7], OUT_OF_DATE, true)],
+                revoked.clone(),
+                revoked,
+            ),
+        ];
+        for (what, lists, soft, hard) in cases {
+            let outcome = |rule| {
+                partner_connects(
+                    &Wish::named(PARTNER),
+                    policy(ClientEku::ClientOrServer, rule),
+                    lists,
+                )
+            };
+            assert_eq!(outcome(Revocation::Off), Ok(()), "{what}");
+            assert_eq!(outcome(Revocation::Soft), soft, "{what}");
+            assert_eq!(outcome(Revocation::Hard), hard, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_newer_list_of_the_same_key_wins() {
+        let lists =
+            |ca: &Authority| vec![ca.crl(&[], OUT_OF_DATE, true), ca.crl(&[7], IN_DATE, true)];
+        let rule = policy(ClientEku::ClientOrServer, Revocation::Soft);
+        let refused = partner_connects(&Wish::named(PARTNER), rule, lists);
+        assert_eq!(refused, Err(CertificateError::Revoked.into()));
+    }
+
+    #[test]
+    fn lists_of_a_ca_that_changed_its_key_are_told_apart_in_both_orders() {
+        for key_ids in [true, false] {
+            for (listed, expected) in [(7, Err(CertificateError::Revoked.into())), (8, Ok(()))] {
+                let rekeyed = |ca: &Authority| {
+                    let old = Authority::new("Public CA");
+                    // Newer by a day, so that it is asked first; it lists what it may not speak of.
+                    let of_the_old_key = old.crl(&[7, 8], (11, 20), key_ids);
+                    vec![of_the_old_key, ca.crl(&[listed], IN_DATE, key_ids)]
+                };
+                let other_order = |ca: &Authority| {
+                    let old = Authority::new("Public CA");
+                    vec![
+                        ca.crl(&[listed], (11, 20), key_ids),
+                        old.crl(&[7, 8], IN_DATE, key_ids),
+                    ]
+                };
+                let mut wish = Wish::named(PARTNER);
+                wish.key_id = key_ids;
+                for rule in [Revocation::Soft, Revocation::Hard] {
+                    let rule = policy(ClientEku::ClientOrServer, rule);
+                    assert_eq!(
+                        partner_connects(&wish, rule, rekeyed),
+                        expected,
+                        "{key_ids}"
+                    );
+                    assert_eq!(
+                        partner_connects(&wish, rule, other_order),
+                        expected,
+                        "{key_ids}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_intermediate_ca_is_followed_and_its_own_lists_are_asked() {
+        let root = Authority::new("Root");
+        let between = root.subordinate("Between");
+        let hard = policy(ClientEku::ClientOrServer, Revocation::Hard);
+        let connects = |with_chain: bool, lists: Vec<Crl>| {
+            let edge = Party::with_lists(
+                &root.issue(&Wish::named(EDGE)),
+                trusting(&root),
+                hard,
+                CrlStore::of(lists),
+            );
+            let mut issued = between.issue(&Wish::named(PARTNER));
+            if with_chain {
+                issued.chain.push(between.certificate());
+            }
+            let partner = Party::new(&issued, trusting(&root), lenient());
+            handshake(&partner.dialer(), &edge.listener(), EDGE)
+                .map(drop)
+                .map_err(Failed::at_server)
+        };
+        assert_eq!(
+            connects(true, vec![between.crl(&[], IN_DATE, true)]),
+            Ok(())
+        );
+        assert_eq!(
+            connects(false, vec![between.crl(&[], IN_DATE, true)]),
+            Err(CertificateError::UnknownIssuer.into())
+        );
+        assert_eq!(
+            connects(true, vec![between.crl(&[7], IN_DATE, true)]),
+            Err(CertificateError::Revoked.into())
+        );
+        let of_the_root = connects(true, vec![root.crl(&[7], IN_DATE, true)]);
+        assert_eq!(
+            of_the_root,
+            Err(CertificateError::UnknownRevocationStatus.into()),
+            "another issuer's serial 7"
+        );
+    }
+
+    #[test]
+    fn what_soft_lets_pass_is_counted() {
+        let authority = Authority::new("CA");
+        let issued = authority.issue(&Wish::named(EDGE));
+        let soft = policy(ClientEku::ClientOrServer, Revocation::Soft);
+        let edge = Party::new(&issued, trusting(&authority), soft);
+        let partner = Party::new(&issued, trusting(&authority), lenient());
+        handshake(&partner.dialer(), &edge.listener(), EDGE).unwrap();
+        assert_eq!(
+            edge.verifier
+                .tally()
+                .revocation_unknown
+                .load(Ordering::Relaxed),
+            1
+        );
+    }
+}
