@@ -66,6 +66,15 @@ pub fn classify(address: IpAddr) -> Option<&'static SpecialRange> {
         .max_by_key(|row| row.network.prefix_len())
 }
 
+/// Says whether hosts anywhere on the Internet reach `address`, in every reading of it.
+///
+/// Ranges in `treated` count as public; only a lab has any.
+#[must_use]
+pub fn is_public(address: IpAddr, treated: &[IpNet]) -> bool {
+    unmasked(address)
+        .all(|read| treated.iter().any(|range| range.contains(&read)) || classify(read).is_none())
+}
+
 /// Every special-purpose range, the IPv4 ones first.
 pub fn all() -> impl Iterator<Item = &'static SpecialRange> {
     IPV4.iter().chain(IPV6)

@@ -384,12 +384,7 @@ fn opening(row: &'static Row, config: &Config) -> Opening {
 }
 
 fn is_open(row: &Row, config: &Config) -> bool {
-    let configured = match row.service {
-        Service::Access => config.access.is_some(),
-        Service::Webconf => config.webconf.is_some(),
-        Service::Av => config.av.is_some(),
-    };
-    configured
+    is_served(row, config)
         && match row.standing {
             Standing::InUse => true,
             Standing::InModes(modes) => config
@@ -398,6 +393,27 @@ fn is_open(row: &Row, config: &Config) -> bool {
                 .is_some_and(|av| modes.contains(&av.relay_mode)),
             Standing::Reserved => false,
         }
+}
+
+/// Whether anybody is there to use the row: what is switched off is not listened for.
+fn is_served(row: &Row, config: &Config) -> bool {
+    match (row.service, row.side, row.purpose) {
+        (Service::Webconf, ..) => config.webconf.is_some(),
+        (Service::Av, ..) => config.av.is_some(),
+        (Service::Access, _, Purpose::Client) => config
+            .access
+            .as_ref()
+            .is_some_and(|access| access.remote_users || access.anonymous_users),
+        (Service::Access, _, Purpose::Federation | Purpose::Crl)
+        | (Service::Access, Side::External, Purpose::Dns) => config
+            .access
+            .as_ref()
+            .is_some_and(|access| access.federation.enabled),
+        (Service::Access, Side::Internal, Purpose::Dns) => {
+            config.access.is_some() && config.internal.next_hop_addresses.is_empty()
+        }
+        (Service::Access, ..) => config.access.is_some(),
+    }
 }
 
 fn addresses(row: &Row, config: &Config) -> Vec<IpAddr> {

@@ -6,10 +6,25 @@
 
 pub mod access;
 pub mod av;
+mod build;
+mod check;
+mod document;
+mod file;
+#[cfg(feature = "io")]
+pub mod files;
+pub mod finding;
+mod nearest;
 pub mod network;
 pub mod operation;
 pub mod organization;
+pub mod paths;
+#[cfg(feature = "io")]
+pub mod reload;
+pub mod rule;
+mod rules;
+mod schema;
 pub mod schema_text;
+mod shape;
 pub mod units;
 pub mod webconf;
 
@@ -17,6 +32,8 @@ pub use access::{
     Access, AccessLimits, ClientEku, Federation, Partner, RegisterMode, SrvOrder, TrustRoots,
 };
 pub use av::{AuthenticationFiles, Av, AvLimits, RelayMode, RestSecretFiles};
+pub use check::{Checked, check};
+pub use finding::{Finding, Place};
 pub use network::{
     Array, CertificateFiles, External, ExternalVips, Internal, InternalVips, Revocation,
     SecretFiles, Vips,
@@ -25,6 +42,9 @@ pub use operation::{
     Admin, Dns, Firewall, Health, Lab, Log, LogFormat, LogLevel, Management, Runtime, State,
 };
 pub use organization::{Member, MemberExternal, MemberInternal, Organization, SipDomain, Topology};
+pub use paths::{Content, NamedFile};
+pub use rule::{Rule, RuleId, Severity, catalogue};
+pub use schema::schema;
 pub use webconf::{Webconf, WebconfLimits};
 
 use crate::ports::{self, Listener};

@@ -1,0 +1,120 @@
+//! Who is served by the Access Edge, and who are partners.
+
+use super::{Check, repeated};
+use crate::config::rule;
+
+pub(super) fn apply(check: &mut Check<'_>) {
+    serves_someone(check);
+    partners(check);
+    blocked(check);
+    name_in_a_domain(check);
+}
+
+fn serves_someone(check: &mut Check<'_>) {
+    let Some(access) = &check.file.access else {
+        return;
+    };
+    if !access.remote_users && !access.anonymous_users && !check.file.federates() {
+        check.tell(
+            rule::ACCESS_IDLE,
+            "access",
+            "remote users, anonymous users and federation are off",
+        );
+    }
+}
+
+fn partners(check: &mut Check<'_>) {
+    let file = check.file;
+    let Some(access) = &file.access else { return };
+    let federation = &access.federation;
+    if file.federates() && federation.partners.is_empty() && !federation.discovery {
+        let message = "there are no partners, and discovery is off";
+        check.tell(
+            rule::FEDERATION_WITH_NOBODY,
+            "access.federation.enabled",
+            message,
+        );
+    }
+    let keyed = || {
+        federation
+            .partners
+            .iter()
+            .enumerate()
+            .map(|(at, partner)| (format!("access.federation.partners[{at}]"), partner))
+    };
+    for (key, partner) in repeated(keyed().map(|(key, partner)| (&partner.domain, (key, partner))))
+    {
+        let message = format!("{} is listed twice", partner.domain);
+        check.tell(rule::PARTNER_TWICE, format!("{key}.domain"), message);
+    }
+    for (key, partner) in keyed() {
+        let domain = &partner.domain;
+        if file.owns(domain) {
+            let message = format!("{domain} is a domain of this organisation");
+            check.tell(rule::PARTNER_OURS, format!("{key}.domain"), message);
+        }
+        if federation.blocked.contains(domain) {
+            let message = format!("{domain} is blocked as well");
+            check.tell(rule::PARTNER_BLOCKED, format!("{key}.domain"), message);
+        }
+        if let Some(fqdn) = partner
+            .fqdn
+            .as_ref()
+            .filter(|fqdn| file.own_names().any(|(_, own, _)| own == *fqdn))
+        {
+            check.tell(
+                rule::PARTNER_FQDN_OURS,
+                format!("{key}.fqdn"),
+                format!("{fqdn} is this edge"),
+            );
+        }
+    }
+}
+
+fn blocked(check: &mut Check<'_>) {
+    let file = check.file;
+    let Some(access) = &file.access else { return };
+    let keyed = || {
+        let blocked = access.federation.blocked.iter().enumerate();
+        blocked.map(|(at, domain)| (format!("access.federation.blocked[{at}]"), domain))
+    };
+    for (key, domain) in repeated(keyed().map(|(key, domain)| (domain, (key, domain)))) {
+        check.tell(
+            rule::BLOCKED_TWICE,
+            key,
+            format!("{domain} is listed twice"),
+        );
+    }
+    for (key, domain) in keyed().filter(|(_, domain)| file.owns(domain)) {
+        check.tell(
+            rule::BLOCKED_OURS,
+            key,
+            format!("{domain} is a domain of this organisation"),
+        );
+    }
+}
+
+fn name_in_a_domain(check: &mut Check<'_>) {
+    let file = check.file;
+    let (Some(organization), Some(access)) = (&file.organization, &file.access) else {
+        return;
+    };
+    let Some(fqdn) = access
+        .fqdn
+        .as_ref()
+        .filter(|_| file.federates() && !organization.sip_domains.is_empty())
+    else {
+        return;
+    };
+    if !organization
+        .sip_domains
+        .iter()
+        .any(|own| fqdn.is_within(&own.domain))
+    {
+        check.tell(
+            rule::FQDN_OUTSIDE_DOMAINS,
+            "access.fqdn",
+            format!("{fqdn} is in none of the SIP domains"),
+        );
+    }
+}

@@ -1,0 +1,129 @@
+//! Limits that contradict each other or real traffic.
+
+use super::Check;
+use crate::config::rule;
+use crate::config::units::{KIB, MIB, size_text};
+
+pub(super) fn apply(check: &mut Check<'_>) {
+    parts(check);
+    sizes(check);
+    pools(check);
+}
+
+/// No part is larger than its whole.
+fn parts(check: &mut Check<'_>) {
+    let file = check.file;
+    let mut parts = Vec::new();
+    if let Some(limits) = file.access.as_ref().map(|access| &access.limits) {
+        parts.push((
+            "access.limits.connections_per_source",
+            limits.connections_per_source,
+            limits.connections,
+        ));
+    }
+    if let Some(limits) = file.webconf.as_ref().map(|webconf| &webconf.limits) {
+        parts.push((
+            "webconf.limits.connections_per_source",
+            limits.connections_per_source,
+            limits.connections,
+        ));
+    }
+    if let Some(limits) = file.av.as_ref().map(|av| &av.limits) {
+        parts.push((
+            "av.limits.allocations_per_user",
+            limits.allocations_per_user,
+            limits.allocations,
+        ));
+        parts.push((
+            "av.limits.allocations_per_source",
+            limits.allocations_per_source,
+            limits.allocations,
+        ));
+    }
+    for (key, part, whole) in parts.into_iter().filter(|(_, part, whole)| part > whole) {
+        check.tell(
+            rule::LIMIT_ORDER,
+            key,
+            format!("{part} is more than the limit of all, {whole}"),
+        );
+    }
+}
+
+/// Large enough for lawful messages, small enough to be a limit.
+fn sizes(check: &mut Check<'_>) {
+    let file = check.file;
+    let mut sizes = Vec::new();
+    if let Some(limits) = file.access.as_ref().map(|access| &access.limits) {
+        sizes.extend([
+            ("access.limits.head", limits.head, 4 * KIB, MIB),
+            (
+                "access.limits.client_body",
+                limits.client_body,
+                4 * KIB,
+                64 * MIB,
+            ),
+            (
+                "access.limits.server_body",
+                limits.server_body,
+                4 * KIB,
+                64 * MIB,
+            ),
+            (
+                "access.limits.client_queue",
+                limits.client_queue,
+                16 * KIB,
+                256 * MIB,
+            ),
+            (
+                "access.limits.server_queue",
+                limits.server_queue,
+                64 * KIB,
+                256 * MIB,
+            ),
+        ]);
+    }
+    if let Some(limits) = file.webconf.as_ref().map(|webconf| &webconf.limits) {
+        sizes.extend([
+            ("webconf.limits.preread", limits.preread, 256, 64 * KIB),
+            (
+                "webconf.limits.relay_buffer",
+                limits.relay_buffer,
+                2 * KIB,
+                MIB,
+            ),
+        ]);
+    }
+    for (key, size, least, most) in sizes {
+        if size < least {
+            check.tell(
+                rule::LIMIT_SMALL,
+                key,
+                format!("{} is less than {}", size_text(size), size_text(least)),
+            );
+        } else if size > most {
+            check.tell(
+                rule::LIMIT_LARGE,
+                key,
+                format!("{} is more than {}", size_text(size), size_text(most)),
+            );
+        }
+    }
+}
+
+fn pools(check: &mut Check<'_>) {
+    let Some(limits) = check.file.webconf.as_ref().map(|webconf| &webconf.limits) else {
+        return;
+    };
+    if limits.pool_min > limits.pool_max {
+        let message = format!(
+            "{} is more than pool_max, {}",
+            limits.pool_min, limits.pool_max
+        );
+        check.tell(rule::POOL_ORDER, "webconf.limits.pool_min", message);
+    }
+    if limits.preread > limits.relay_buffer {
+        let (preread, buffer) = (size_text(limits.preread), size_text(limits.relay_buffer));
+        let message = format!("{preread} is more than relay_buffer, {buffer}");
+        check.tell(rule::PREREAD_LARGE, "webconf.limits.preread", message);
+    }
+}
