@@ -53,6 +53,13 @@ impl Response {
         self
     }
 
+    /// Adds whole header lines as they are, CRLF included; they are ours, so nothing is looked for in them.
+    #[must_use]
+    pub fn line(mut self, lines: &[u8]) -> Self {
+        self.bytes.extend_from_slice(lines);
+        self
+    }
+
     /// Ends the response without a body.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {

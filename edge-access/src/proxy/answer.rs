@@ -1,0 +1,120 @@
+//! Answers that the edge gives itself.
+
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
+use edge_common::sip::header::Name;
+use edge_common::sip::message::Message;
+use edge_common::sip::response::Response;
+use edge_common::sip::uri::Host;
+
+use super::refusal::Refusal;
+use super::request::Request;
+use super::token::{FlowKey, Realm};
+use super::trust::Source;
+use super::{Event, Proxy, policy, via};
+
+impl Proxy {
+    /// Refuses a request, unless it is one that nothing answers.
+    pub(super) fn answer(&mut self, to: FlowKey, message: &Message<'_>, refusal: Refusal) {
+        let Some(realm) = self.flows.get(to).map(|flow| flow.peer.realm()) else {
+            return;
+        };
+        if let Some(drop) = Request::is_unanswered(message) {
+            self.event(Event::Dropped(drop));
+            return;
+        }
+        if let Some(bytes) = self.compose(message, realm, refusal) {
+            self.transmit(to, |out| out.extend_from_slice(&bytes));
+            self.event(Event::Answered(realm, refusal));
+        }
+    }
+
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "few refusals have a header of their own"
+    )]
+    /// The refusal as `realm` may read it; `None` for a request that nothing answers.
+    pub(super) fn compose(
+        &mut self,
+        message: &Message<'_>,
+        realm: Realm,
+        refusal: Refusal,
+    ) -> Option<Vec<u8>> {
+        if Request::is_unanswered(message).is_some() {
+            return None;
+        }
+        let (status, phrase) = refusal.status();
+        let mut response = Response::to(message, status, phrase, &to_tag(message));
+        response = match refusal {
+            Refusal::Extension => response.header(Name::Unsupported, &unsupported(message)),
+            Refusal::HopLocal => response.header(Name::Allow, ALLOW),
+            _ if refusal.is_passing() => {
+                let wait = RETRY_AFTER_MIN + self.rng.below(RETRY_AFTER_SPREAD);
+                response.header(Name::RetryAfter, &wait.to_string())
+            }
+            _ => response,
+        };
+        if realm != Realm::Inside {
+            if let Some((id, reason)) = refusal.public_diagnostic() {
+                let text = format!("{id};reason=\"{reason}\"");
+                response = response.header(Name::MsDiagnosticsPublic, &text);
+            }
+            return Some(response.finish());
+        }
+        if let Some((id, reason)) = refusal.diagnostic() {
+            let text = format!(
+                "{id};reason=\"{reason}\";source=\"{}\"",
+                self.settings.internal
+            );
+            response = response.header(Name::MsDiagnostics, &text);
+        }
+        let mut trust = Vec::new();
+        Source::Edge.write_header(&self.settings.internal, &mut trust);
+        Some(response.line(&trust).finish())
+    }
+
+    /// Says that we are there to whoever asks us, and nobody behind us, with OPTIONS.
+    pub(super) fn answer_own_options(&mut self, key: FlowKey, request: &Request<'_>) -> bool {
+        let asks_us = request.method == b"OPTIONS"
+            && request.uri.user.is_none()
+            && matches!(request.uri.host, Host::Name(host) if self.settings.is_own_host(host));
+        if asks_us {
+            let message = &request.message;
+            let bytes = Response::to(message, 200, "OK", &to_tag(message))
+                .header(Name::Allow, ALLOW)
+                .finish();
+            self.transmit(key, |out| out.extend_from_slice(&bytes));
+        }
+        asks_us
+    }
+}
+
+/// The same for a retransmission, as we keep no memory of the first answer (RFC 3261 §8.2.7).
+fn to_tag(message: &Message<'_>) -> String {
+    let part = |name| message.first(name).map(|h| h.value()).unwrap_or_default();
+    let parts = [
+        part(Name::CallId),
+        part(Name::CSeq),
+        part(Name::From),
+        part(Name::Via),
+    ];
+    format!("e{:08x}", via::egress_mark(&parts))
+}
+
+fn unsupported(message: &Message<'_>) -> String {
+    let Ok(request) = Request::read(*message) else {
+        return String::new();
+    };
+    let tags: Vec<_> = policy::unknown_extensions(&request)
+        .map(String::from_utf8_lossy)
+        .collect();
+    tags.join(", ")
+}
+
+/// What may pass the edge.
+const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, MESSAGE, INFO, SUBSCRIBE, NOTIFY, BENOTIFY, REFER, \
+                     UPDATE, PRACK, REGISTER, SERVICE, PUBLISH";
+/// Clients that were refused together should not come back together; some never come back after more
+/// than a minute.
+const RETRY_AFTER_MIN: u32 = 5;
+const RETRY_AFTER_SPREAD: u32 = 26;

@@ -1,0 +1,393 @@
+//! The one place of the process that says which edge speaks for which domain.
+//!
+//! It is owned by one core and asked by all through their mailboxes, so that a domain is looked up
+//! once however many messages wait for it.
+//!
+//! ```text
+//!  Question ─► cache ──fresh──► Answer
+//!                └──stale──► Resolve(domain) ─► handle_srv ─► an Answer to each who asked
+//! ```
+
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use edge_common::cert::identity::ProvenNames;
+use edge_common::host_name::{HostName, HostPort};
+use edge_common::partner_proof::{self, Proof, Rules, Verdict};
+use edge_common::srv::SrvAnswer;
+use edge_common::time::Now;
+
+use super::refusal::Refusal;
+use super::token::FlowKey;
+
+/// What a core wants to know.
+#[derive(Clone, Debug)]
+pub enum Question {
+    /// Does the far end of that connection speak for `domain`?
+    Proof {
+        /// The connection, for the answer to find back.
+        flow: FlowKey,
+        /// The domain in question.
+        domain: HostName,
+        /// What its certificate proves.
+        names: Arc<ProvenNames>,
+    },
+    /// Where is the edge of `domain`?
+    Target {
+        /// The core that asks.
+        core: u8,
+        /// The domain in question.
+        domain: HostName,
+    },
+}
+
+/// The edge that speaks for a domain, or why none does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// What was found.
+    pub outcome: Result<HostPort, Refusal>,
+    /// How long it holds.
+    pub until: Instant,
+}
+
+/// What DNS said, and for how long.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The records in the order in which they are to be tried, or that DNS did not answer.
+    pub answer: Result<SrvAnswer, Unavailable>,
+    /// Their time to live.
+    pub ttl: Duration,
+}
+
+/// DNS gave no answer in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unavailable;
+
+/// What the owner has to do.
+#[derive(Debug)]
+pub enum Output {
+    /// Ask DNS for the federation record of that domain.
+    Resolve(HostName),
+    /// Tell the core that asked.
+    Answer(Question, Answer),
+}
+
+/// The table of domains.
+#[derive(Debug)]
+pub struct Authority {
+    rules: Rules,
+    port: u16,
+    domains_max: usize,
+    askers_max: usize,
+    known: BTreeMap<HostName, Known>,
+    waiting: BTreeMap<HostName, Vec<Question>>,
+    outputs: VecDeque<Output>,
+}
+
+#[derive(Debug)]
+struct Known {
+    answer: Result<SrvAnswer, Unavailable>,
+    until: Instant,
+}
+
+impl Authority {
+    /// `port` is where a domain's edge listens when only its certificate names it.
+    #[must_use]
+    pub const fn new(rules: Rules, port: u16, domains_max: usize, askers_max: usize) -> Self {
+        Self {
+            rules,
+            port,
+            domains_max,
+            askers_max,
+            known: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Takes a question; its answer comes at once or when DNS has spoken.
+    pub fn handle_question(&mut self, now: Now, question: Question) {
+        let domain = question.domain().clone();
+        if let Some(known) = self
+            .known
+            .get(&domain)
+            .filter(|known| known.until > now.mono)
+        {
+            let answer = self.answer(&question, known);
+            self.outputs.push_back(Output::Answer(question, answer));
+            return;
+        }
+        if let Some(askers) = self.waiting.get_mut(&domain) {
+            if askers.len() < self.askers_max {
+                askers.push(question);
+            } else {
+                self.refuse(now, question);
+            }
+        } else if self.waiting.len() < self.domains_max {
+            self.waiting.insert(domain.clone(), vec![question]);
+            self.outputs.push_back(Output::Resolve(domain));
+        } else {
+            self.refuse(now, question);
+        }
+    }
+
+    /// Takes what DNS said of a domain and answers whoever waits for it.
+    pub fn handle_srv(&mut self, now: Now, domain: &HostName, resolved: Resolved) {
+        let usable = matches!(resolved.answer, Ok(SrvAnswer::Records(_)));
+        let ttl = if usable {
+            resolved.ttl.clamp(TTL_MIN, TTL_MAX)
+        } else {
+            resolved.ttl.clamp(NEGATIVE_TTL_MIN, NEGATIVE_TTL_MAX)
+        };
+        let known = Known {
+            answer: resolved.answer,
+            until: now.mono + ttl,
+        };
+        for question in self.waiting.remove(domain).unwrap_or_default() {
+            let answer = self.answer(&question, &known);
+            self.outputs.push_back(Output::Answer(question, answer));
+        }
+        self.make_room(now);
+        self.known.insert(domain.clone(), known);
+    }
+
+    /// Forgets everything that was learned, as after a change of the partners.
+    pub fn clear(&mut self) {
+        self.known.clear();
+    }
+
+    /// What is to be done next.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// How many domains are remembered, and how many are being looked up.
+    #[must_use]
+    pub fn len(&self) -> (usize, usize) {
+        (self.known.len(), self.waiting.len())
+    }
+
+    fn answer(&self, question: &Question, known: &Known) -> Answer {
+        let outcome = match (&known.answer, question) {
+            (Err(Unavailable), _) => Err(Refusal::SrvUnresolved),
+            (Ok(srv), Question::Proof { domain, names, .. }) => self.prove(domain, srv, names),
+            (Ok(srv), Question::Target { domain, .. }) => self.target(domain, srv),
+        };
+        Answer {
+            outcome,
+            until: known.until,
+        }
+    }
+
+    fn prove(
+        &self,
+        domain: &HostName,
+        srv: &SrvAnswer,
+        names: &ProvenNames,
+    ) -> Result<HostPort, Refusal> {
+        match partner_proof::prove(domain, srv, names, self.rules) {
+            Verdict::Proven(Proof::Srv(host) | Proof::Listed(host)) => {
+                let port = srv
+                    .records()
+                    .iter()
+                    .find(|record| record.target.host == host)
+                    .map_or(self.port, |record| record.target.port);
+                Ok(HostPort { host, port })
+            }
+            // RFC 5922: the certificate names the domain; where its edge is, DNS may still tell.
+            Verdict::Proven(Proof::Domain) => {
+                Ok(self.target(domain, srv).unwrap_or_else(|_| HostPort {
+                    host: domain.clone(),
+                    port: self.port,
+                }))
+            }
+            Verdict::Refused(partner_proof::Refusal::Conflict { .. }) => Err(Refusal::SrvConflict),
+            Verdict::Refused(
+                partner_proof::Refusal::NoSrv
+                | partner_proof::Refusal::NotOffered
+                | partner_proof::Refusal::NotInCertificate { .. },
+            ) => Err(Refusal::DomainDenied),
+        }
+    }
+
+    fn target(&self, domain: &HostName, srv: &SrvAnswer) -> Result<HostPort, Refusal> {
+        match partner_proof::lawful_targets(domain, srv, self.rules) {
+            Ok(targets) => targets
+                .first()
+                .map(|&target| target.clone())
+                .ok_or(Refusal::SrvUnresolved),
+            Err(partner_proof::Refusal::Conflict { .. }) => Err(Refusal::SrvConflict),
+            Err(
+                partner_proof::Refusal::NoSrv
+                | partner_proof::Refusal::NotOffered
+                | partner_proof::Refusal::NotInCertificate { .. },
+            ) => Err(Refusal::SrvUnresolved),
+        }
+    }
+
+    fn refuse(&mut self, now: Now, question: Question) {
+        let answer = Answer {
+            outcome: Err(Refusal::PartnerBusy),
+            until: now.mono,
+        };
+        self.outputs.push_back(Output::Answer(question, answer));
+    }
+
+    /// Drops what is stale; if that is not enough, what goes stale first.
+    fn make_room(&mut self, now: Now) {
+        if self.known.len() < self.domains_max {
+            return;
+        }
+        self.known.retain(|_, known| known.until > now.mono);
+        while self.known.len() >= self.domains_max {
+            let first = self.known.iter().min_by_key(|(_, known)| known.until);
+            let Some(domain) = first.map(|(domain, _)| domain.clone()) else {
+                return;
+            };
+            self.known.remove(&domain);
+        }
+    }
+}
+
+impl Question {
+    /// The domain in question.
+    #[must_use]
+    pub const fn domain(&self) -> &HostName {
+        match self {
+            Self::Proof { domain, .. } | Self::Target { domain, .. } => domain,
+        }
+    }
+
+    /// The core that asks.
+    #[must_use]
+    pub const fn core(&self) -> u8 {
+        match self {
+            Self::Proof { flow, .. } => flow.core,
+            Self::Target { core, .. } => *core,
+        }
+    }
+}
+
+/// A record with a shorter life would have us ask for every message.
+const TTL_MIN: Duration = Duration::from_secs(30);
+/// A partner that moves is found again within the hour.
+const TTL_MAX: Duration = Duration::from_secs(60 * 60);
+const NEGATIVE_TTL_MIN: Duration = Duration::from_secs(60);
+const NEGATIVE_TTL_MAX: Duration = Duration::from_secs(300);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edge_common::srv::SrvRecord;
+    use edge_common::time::UnixTime;
+
+    fn now() -> Now {
+        Now {
+            mono: Instant::now(),
+            unix: UnixTime::from_secs(1_790_000_000),
+        }
+    }
+
+    fn name(text: &str) -> HostName {
+        text.parse().expect("lawful")
+    }
+
+    fn target(domain: &str) -> Question {
+        Question::Target {
+            core: 1,
+            domain: name(domain),
+        }
+    }
+
+    fn records(target: &str) -> Resolved {
+        Resolved {
+            answer: Ok(SrvAnswer::Records(vec![SrvRecord {
+                priority: 0,
+                weight: 0,
+                target: target.parse().expect("lawful"),
+            }])),
+            ttl: Duration::from_secs(600),
+        }
+    }
+
+    fn drain(authority: &mut Authority) -> Vec<String> {
+        std::iter::from_fn(|| authority.poll_output())
+            .map(|output| match output {
+                Output::Resolve(domain) => format!("resolve {domain}"),
+                Output::Answer(question, answer) => {
+                    format!(
+                        "{} {:?}",
+                        question.domain(),
+                        answer.outcome.map(|at| at.to_string())
+                    )
+                }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_domain_is_looked_up_once_for_all_who_wait() {
+        let (mut authority, start) = (Authority::new(Rules::default(), 5061, 10, 2), now());
+        for _ in 0..3 {
+            authority.handle_question(start, target("fabrikam.test"));
+        }
+        assert_eq!(
+            drain(&mut authority),
+            ["resolve fabrikam.test", "fabrikam.test Err(PartnerBusy)"]
+        );
+        authority.handle_srv(
+            start,
+            &name("fabrikam.test"),
+            records("sip.fabrikam.test:5061"),
+        );
+        let found = "fabrikam.test Ok(\"sip.fabrikam.test:5061\")";
+        assert_eq!(drain(&mut authority), [found, found]);
+        authority.handle_question(
+            start.plus(Duration::from_secs(599)),
+            target("fabrikam.test"),
+        );
+        assert_eq!(drain(&mut authority), [found]);
+        authority.handle_question(
+            start.plus(Duration::from_secs(601)),
+            target("fabrikam.test"),
+        );
+        assert_eq!(drain(&mut authority), ["resolve fabrikam.test"]);
+    }
+
+    #[test]
+    fn a_target_outside_its_domain_and_a_silent_dns_are_told_apart() {
+        let (mut authority, start) = (Authority::new(Rules::default(), 5061, 10, 2), now());
+        authority.handle_question(start, target("evil.test"));
+        authority.handle_srv(start, &name("evil.test"), records("sip.fabrikam.test:5061"));
+        authority.handle_question(start, target("quiet.test"));
+        let silence = Resolved {
+            answer: Err(Unavailable),
+            ttl: Duration::ZERO,
+        };
+        authority.handle_srv(start, &name("quiet.test"), silence);
+        assert_eq!(
+            drain(&mut authority),
+            [
+                "resolve evil.test",
+                "evil.test Err(SrvConflict)",
+                "resolve quiet.test",
+                "quiet.test Err(SrvUnresolved)"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_full_table_forgets_what_goes_stale_first() {
+        let (mut authority, start) = (Authority::new(Rules::default(), 5061, 2, 2), now());
+        for (at, domain) in ["a.test", "b.test", "c.test"].into_iter().enumerate() {
+            let later = start.plus(Duration::from_secs(at as u64));
+            authority.handle_srv(later, &name(domain), records(&format!("sip.{domain}:5061")));
+        }
+        assert_eq!(authority.len(), (2, 0));
+        authority.handle_question(start, target("a.test"));
+        assert_eq!(drain(&mut authority), ["resolve a.test"]);
+    }
+}

@@ -1,0 +1,270 @@
+//! The connections that one core owns, as the proxy sees them.
+
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use edge_common::cert::identity::{Fingerprint, ProvenNames};
+use edge_common::host_name::{HostName, HostPort};
+
+use edge_common::timer::TimerId;
+
+use super::token::{FlowKey, Realm};
+
+/// One connection with its handshake done.
+#[derive(Debug)]
+pub struct Flow {
+    /// Where the far end stands.
+    pub remote: SocketAddr,
+    /// Who the far end is.
+    pub peer: Peer,
+    /// When it opened.
+    pub opened: Instant,
+    /// When it last sent a byte.
+    pub heard: Instant,
+    /// Whether a whole message ever came.
+    pub spoke: bool,
+    /// When its last keep-alive was answered.
+    pub ponged: Option<Instant>,
+    /// Its one timer.
+    pub(super) timer: Option<TimerId>,
+}
+
+/// Who the far end of a connection is.
+#[derive(Debug)]
+pub enum Peer {
+    /// A client outside, known by nothing but its connection.
+    Client(Standing),
+    /// A server inside that is allowed to speak.
+    Inside {
+        /// The name it proved.
+        name: HostName,
+    },
+    /// Another organisation's edge.
+    Partner(Partner),
+}
+
+/// Whether the inside has accepted a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Not yet: it has a small budget.
+    Newcomer {
+        /// Requests so far.
+        requests: u16,
+        /// Of these without a final answer.
+        in_flight: u16,
+    },
+    /// A 2xx to its REGISTER (or anonymous INVITE) went back.
+    Promoted,
+}
+
+/// What is known of a partner's edge.
+#[derive(Clone, Debug)]
+pub struct Partner {
+    /// What its certificate proves.
+    pub names: Arc<ProvenNames>,
+    /// Its certificate.
+    pub fingerprint: Fingerprint,
+    /// Where we dialled; `None` when they connected to us.
+    pub dialled: Option<HostPort>,
+    /// Domains that it was seen to stand for, newest last, [`PROOFS_MAX`] at most.
+    pub(super) proofs: Vec<(HostName, Proof, Instant)>,
+}
+
+/// How a partner came to stand for a domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// The edge that the certificate proves and the domain names.
+    pub target: HostPort,
+    /// By which rule.
+    pub kind: PartnerKind,
+}
+
+/// By which rule a domain is a partner (MS-SIPRE, `ms-source-type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PartnerKind {
+    /// Listed with the name of its edge.
+    Direct,
+    /// Listed by domain only, or discovered: DNS names the edge.
+    Automatic,
+}
+
+impl Partner {
+    /// A partner of whom nothing but the certificate is known.
+    #[must_use]
+    pub const fn new(
+        names: Arc<ProvenNames>,
+        fingerprint: Fingerprint,
+        dialled: Option<HostPort>,
+    ) -> Self {
+        Self {
+            names,
+            fingerprint,
+            dialled,
+            proofs: Vec::new(),
+        }
+    }
+
+    pub(super) fn proof(&self, domain: &HostName, now: Instant) -> Option<&Proof> {
+        self.proofs
+            .iter()
+            .find(|(proven, _, until)| proven == domain && *until > now)
+            .map(|(_, proof, _)| proof)
+    }
+
+    pub(super) fn remember(&mut self, domain: HostName, proof: Proof, until: Instant) {
+        self.proofs.retain(|(proven, _, _)| *proven != domain);
+        if self.proofs.len() == PROOFS_MAX {
+            self.proofs.remove(0);
+        }
+        self.proofs.push((domain, proof, until));
+    }
+}
+
+impl Peer {
+    /// The kind of far end.
+    #[must_use]
+    pub const fn realm(&self) -> Realm {
+        match self {
+            Self::Client(_) => Realm::Client,
+            Self::Inside { .. } => Realm::Inside,
+            Self::Partner(_) => Realm::Partner,
+        }
+    }
+}
+
+/// The table of one core's flows. A freed slot is used again under its next generation.
+#[derive(Debug)]
+pub struct Flows {
+    core: u8,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    len_max: usize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    flow: Option<Flow>,
+}
+
+impl Flows {
+    /// An empty table of `core` for `len_max` flows.
+    #[must_use]
+    pub const fn new(core: u8, len_max: usize) -> Self {
+        Self {
+            core,
+            slots: Vec::new(),
+            free: Vec::new(),
+            len_max,
+        }
+    }
+
+    /// Takes a flow in; `None` when the table is full.
+    pub fn insert(&mut self, flow: Flow) -> Option<FlowKey> {
+        if self.len() >= self.len_max {
+            return None;
+        }
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => {
+                let slot = u32::try_from(self.slots.len()).ok()?;
+                self.slots.push(Slot {
+                    generation: 0,
+                    flow: None,
+                });
+                slot
+            }
+        };
+        let place = &mut self.slots[slot as usize];
+        place.flow = Some(flow);
+        Some(FlowKey {
+            core: self.core,
+            slot,
+            generation: place.generation,
+        })
+    }
+
+    /// Lets a flow go; its key never names another one.
+    pub fn remove(&mut self, key: FlowKey) -> Option<Flow> {
+        let place = self.place(key)?;
+        let flow = place.flow.take()?;
+        place.generation = place.generation.wrapping_add(1);
+        self.free.push(key.slot);
+        Some(flow)
+    }
+
+    /// The flow, if it is of this core and still there.
+    #[must_use]
+    pub fn get(&self, key: FlowKey) -> Option<&Flow> {
+        let place = self.slots.get(key.slot as usize)?;
+        if key.core != self.core || place.generation != key.generation {
+            return None;
+        }
+        place.flow.as_ref()
+    }
+
+    /// The flow, to be changed.
+    pub fn get_mut(&mut self, key: FlowKey) -> Option<&mut Flow> {
+        self.place(key)?.flow.as_mut()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn place(&mut self, key: FlowKey) -> Option<&mut Slot> {
+        if key.core != self.core {
+            return None;
+        }
+        self.slots
+            .get_mut(key.slot as usize)
+            .filter(|place| place.generation == key.generation)
+    }
+}
+
+/// Domains remembered per connection; a partner with more asks the owner of the verdicts again.
+const PROOFS_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flow() -> Flow {
+        let now = Instant::now();
+        Flow {
+            remote: SocketAddr::from(([192, 0, 2, 1], 1)),
+            peer: Peer::Client(Standing::Promoted),
+            opened: now,
+            heard: now,
+            spoke: false,
+            ponged: None,
+            timer: None,
+        }
+    }
+
+    #[test]
+    fn a_key_names_one_flow_for_ever() {
+        let mut flows = Flows::new(3, 1);
+        let first = flows.insert(flow()).expect("room");
+        assert!(flows.insert(flow()).is_none(), "full");
+        assert!(flows.remove(first).is_some());
+        let second = flows.insert(flow()).expect("room again");
+        assert_eq!(first.slot, second.slot);
+        assert!(flows.get(first).is_none() && flows.get(second).is_some());
+        assert!(flows.remove(first).is_none());
+        let elsewhere = FlowKey { core: 2, ..second };
+        assert!(flows.get(elsewhere).is_none() && flows.remove(elsewhere).is_none());
+        assert_eq!(flows.len(), 1);
+    }
+}

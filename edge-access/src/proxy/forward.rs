@@ -1,0 +1,492 @@
+//! Requests: who may send them, where they go, and what is changed in them on the way.
+
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
+use edge_common::config::RegisterMode;
+use edge_common::host_name::{HostName, HostPort};
+use edge_common::sip::edit::Edits;
+use edge_common::sip::header::via::Via;
+use edge_common::sip::header::{Name, max_forwards};
+use edge_common::sip::message::Message;
+use edge_common::time::Now;
+
+use super::flow::{PartnerKind, Peer, Standing};
+use super::policy::{self, DomainRule};
+use super::refusal::Refusal;
+use super::request::Request;
+use super::route::{self, Destination, Routes};
+use super::settings::newcomer;
+use super::token::{BranchToken, FlowKey, FlowRef, Realm, RouteToken};
+use super::trust::{self, Source};
+use super::wait::Wait;
+use super::{Arrival, CloseReason, Event, Output, Parcel, ParcelKind, Proxy, Stop, contact, via};
+
+/// Where a request goes on, and what has to be written into it for that.
+struct Way<'a> {
+    egress: FlowKey,
+    realm: Realm,
+    /// Marks the far end in our branch, so that only it can answer.
+    mark: u32,
+    /// The far end outside, which our routes lead to.
+    outside: &'a RouteToken,
+    /// What the inside is told of the sender, when it goes there.
+    source: Option<Source<'a>>,
+}
+
+impl Proxy {
+    pub(super) fn request(
+        &mut self,
+        now: Now,
+        key: FlowKey,
+        message: &Message<'_>,
+        arrival: Arrival,
+    ) {
+        match self.route(now, key, message, arrival) {
+            Ok(()) => {}
+            Err(Stop::Refuse(refusal)) => self.answer(key, message, refusal),
+            Err(Stop::Wait(wait)) => self.hold(key, message, wait),
+        }
+    }
+
+    fn route(
+        &mut self,
+        now: Now,
+        key: FlowKey,
+        message: &Message<'_>,
+        arrival: Arrival,
+    ) -> Result<(), Stop> {
+        let Some(realm) = self.flows.get(key).map(|flow| flow.peer.realm()) else {
+            return Ok(());
+        };
+        let request = Request::read(*message)?;
+        policy::admit(&request)?;
+        let routes = Routes::read(message, &self.settings, &self.tokens, now.unix)?;
+        self.refuse_loop(&request, &routes, realm)?;
+        match realm {
+            Realm::Client => self.client_request(now, key, &request, &routes, arrival),
+            Realm::Partner => self.partner_request(now, key, &request, &routes),
+            Realm::Inside => self.inside_request(now, key, &request, &routes),
+        }
+    }
+
+    fn client_request(
+        &mut self,
+        now: Now,
+        key: FlowKey,
+        request: &Request<'_>,
+        routes: &Routes<'_>,
+        arrival: Arrival,
+    ) -> Result<(), Stop> {
+        // A client whose connection broke still has the old one in its route set. That leads inside
+        // all the same: only requests towards clients are steered by the token.
+        if matches!(routes.token, Some(RouteToken::Partner(_))) {
+            return Err(Refusal::RouteInvalid.into());
+        }
+        if self.answer_own_options(key, request) {
+            return Ok(());
+        }
+        policy::admit_client(&self.settings, request, routes.token.is_some())?;
+        if arrival == Arrival::Fresh {
+            self.spend(key, request)?;
+        }
+        let egress = self.next_hop(request, routes)?;
+        let outside = RouteToken::Client(self.flow_ref(key));
+        let way = Way {
+            egress,
+            realm: Realm::Inside,
+            mark: INSIDE_MARK,
+            outside: &outside,
+            source: Some(Source::Client),
+        };
+        self.forward(now, key, request, routes, &way)?;
+        Ok(())
+    }
+
+    fn partner_request(
+        &mut self,
+        now: Now,
+        key: FlowKey,
+        request: &Request<'_>,
+        routes: &Routes<'_>,
+    ) -> Result<(), Stop> {
+        if !self.is_token_of_partner(key, routes.token.as_ref()) {
+            return Err(Refusal::RouteInvalid.into());
+        }
+        if self.answer_own_options(key, request) {
+            return Ok(());
+        }
+        let domain = policy::admit_partner(&self.settings, request, routes.token.is_some())?;
+        let proof = self.prove(now, key, domain)?;
+        let egress = self.next_hop(request, routes)?;
+        let outside = RouteToken::Partner(proof.target.clone());
+        let way = Way {
+            egress,
+            realm: Realm::Inside,
+            mark: INSIDE_MARK,
+            outside: &outside,
+            source: Some(Source::Partner(proof.kind, &proof.target.host)),
+        };
+        self.forward(now, key, request, routes, &way)?;
+        Ok(())
+    }
+
+    fn inside_request(
+        &mut self,
+        now: Now,
+        key: FlowKey,
+        request: &Request<'_>,
+        routes: &Routes<'_>,
+    ) -> Result<(), Stop> {
+        let destination = route::destination(
+            request,
+            routes.token.clone(),
+            &self.settings,
+            &self.tokens,
+            now.unix,
+        )?;
+        match destination {
+            Destination::Us if self.answer_own_options(key, request) => Ok(()),
+            Destination::Us => Err(Refusal::Unroutable.into()),
+            Destination::Token(RouteToken::Client(to)) => {
+                self.towards_client(now, key, request, routes, to)
+            }
+            Destination::Token(RouteToken::Partner(target)) => {
+                self.towards_partner(now, key, request, routes, target)
+            }
+            Destination::Domain(domain) => {
+                policy::admit_federated_method(&self.settings, request)?;
+                let target = self.edge_of(now, domain)?;
+                self.towards_partner(now, key, request, routes, target)
+            }
+        }
+    }
+
+    fn towards_client(
+        &mut self,
+        now: Now,
+        key: FlowKey,
+        request: &Request<'_>,
+        routes: &Routes<'_>,
+        to: FlowRef,
+    ) -> Result<(), Stop> {
+        let ours = self.flow_ref(to.key) == to;
+        let here = to.key.core == self.core;
+        if !ours || (here && !self.is_client(to.key)) {
+            return Err(Refusal::FlowGone.into());
+        }
+        let way = Way {
+            egress: to.key,
+            realm: Realm::Client,
+            mark: flow_mark(to.key),
+            outside: &RouteToken::Client(to),
+            source: None,
+        };
+        self.forward(now, key, request, routes, &way)?;
+        Ok(())
+    }
+
+    fn towards_partner(
+        &mut self,
+        now: Now,
+        key: FlowKey,
+        request: &Request<'_>,
+        routes: &Routes<'_>,
+        target: HostPort,
+    ) -> Result<(), Stop> {
+        policy::admit_federated_method(&self.settings, request)?;
+        let egress = self.link(now, &target)?;
+        let mark = host_mark(&target.host);
+        let way = Way {
+            egress,
+            realm: Realm::Partner,
+            mark,
+            outside: &RouteToken::Partner(target),
+            source: None,
+        };
+        self.forward(now, key, request, routes, &way)?;
+        Ok(())
+    }
+
+    /// The edge that a request for another domain goes to.
+    fn edge_of(&mut self, now: Now, domain: HostName) -> Result<HostPort, Stop> {
+        match self.settings.federation.of_domain(&domain) {
+            DomainRule::Denied => Err(Refusal::Unroutable.into()),
+            DomainRule::Direct(target) => Ok(target),
+            DomainRule::Automatic => self.target(now, domain),
+        }
+    }
+
+    /// The connection to the Director. While we drain, what would start something new is told to go elsewhere.
+    fn next_hop(&self, request: &Request<'_>, routes: &Routes<'_>) -> Result<FlowKey, Refusal> {
+        if self.draining && routes.token.is_none() && request.may_make_dialog() {
+            return Err(Refusal::Draining);
+        }
+        self.next_hop.ok_or(Refusal::NextHopDown)
+    }
+
+    /// A partner may only use routes that lead back to itself.
+    fn is_token_of_partner(&self, key: FlowKey, token: Option<&RouteToken>) -> bool {
+        match (token, self.flows.get(key).map(|flow| &flow.peer)) {
+            (None, _) => true,
+            (Some(RouteToken::Partner(target)), Some(Peer::Partner(partner))) => {
+                partner.names.proves(&target.host)
+            }
+            (Some(_), _) => false,
+        }
+    }
+
+    fn refuse_loop(
+        &self,
+        request: &Request<'_>,
+        routes: &Routes<'_>,
+        realm: Realm,
+    ) -> Result<(), Refusal> {
+        if request.via_count == 1 {
+            return Ok(());
+        }
+        let mark = request.marked(routes.next).loop_mark(realm);
+        let came_by = request
+            .message
+            .list(Name::Via)
+            .filter_map(|element| Via::parse(element.text()).ok()?.branch())
+            .filter_map(|branch| self.tokens.open_branch(branch))
+            .any(|token| token.loop_mark == mark);
+        if came_by { Err(Refusal::Loop) } else { Ok(()) }
+    }
+
+    /// Counts a request against the budget of a client that nobody vouched for.
+    fn spend(&mut self, key: FlowKey, request: &Request<'_>) -> Result<(), Refusal> {
+        let Some(flow) = self.flows.get_mut(key) else {
+            return Ok(());
+        };
+        let Peer::Client(Standing::Newcomer {
+            requests,
+            in_flight,
+        }) = &mut flow.peer
+        else {
+            return Ok(());
+        };
+        if *requests == newcomer::REQUESTS_MAX {
+            self.close(key, CloseReason::NewcomerBudget);
+            return Err(Refusal::Newcomer);
+        }
+        *requests += 1;
+        if request.is_answered() && *in_flight == newcomer::IN_FLIGHT_MAX {
+            return Err(Refusal::Newcomer);
+        }
+        Ok(())
+    }
+
+    fn forward(
+        &mut self,
+        now: Now,
+        ingress: FlowKey,
+        request: &Request<'_>,
+        routes: &Routes<'_>,
+        way: &Way<'_>,
+    ) -> Result<(), Refusal> {
+        let mut edits = std::mem::take(&mut self.edits);
+        edits.clear();
+        let edited = self.edit(now, ingress, request, routes, way, &mut edits);
+        if edited.is_ok() {
+            self.send(ingress, request, way, &mut edits);
+        }
+        self.edits = edits;
+        edited
+    }
+
+    fn edit(
+        &self,
+        now: Now,
+        ingress: FlowKey,
+        request: &Request<'_>,
+        routes: &Routes<'_>,
+        way: &Way<'_>,
+        edits: &mut Edits,
+    ) -> Result<(), Refusal> {
+        let Some(flow) = self.flows.get(ingress) else {
+            return Ok(());
+        };
+        let (message, realm) = (&request.message, flow.peer.realm());
+        for range in message.leading(Name::Route, routes.ours) {
+            edits.remove(range);
+        }
+        self.edit_hops(request, edits);
+        trust::strip(message, realm, way.realm, edits);
+        if realm != Realm::Inside {
+            via::note_source(message, flow.remote, ingress, edits);
+        }
+        if realm == Realm::Client {
+            let token = || {
+                self.tokens
+                    .seal_route(&RouteToken::Client(self.flow_ref(ingress)), now.unix)
+            };
+            contact::replace(message, flow.remote, request.via_count == 1, token, edits)?;
+        }
+        let start = message.headers_start();
+        edits.replace_with(start..start, |out| {
+            self.write_via(ingress, realm, request, routes, way, out);
+            self.write_routes(now, request, realm, way, out);
+        });
+        if let Some(source) = way.source {
+            let end = message.headers_end();
+            edits.replace_with(end..end, |out| {
+                source.write_header(&self.settings.internal, out);
+            });
+        }
+        Ok(())
+    }
+
+    /// One hop less, or the default where nobody set a limit (RFC 3261 §16.6 step 3).
+    fn edit_hops(&self, request: &Request<'_>, edits: &mut Edits) {
+        let message = &request.message;
+        match (request.max_forwards, request.max_forwards_range()) {
+            (Some(hops), Some(range)) => {
+                edits.replace(range, hops.saturating_sub(1).to_string().as_bytes());
+            }
+            (_, _) => {
+                let header = format!("Max-Forwards: {}\r\n", max_forwards::DEFAULT);
+                edits.insert(message.headers_start(), header.as_bytes());
+            }
+        }
+    }
+
+    fn write_via(
+        &self,
+        ingress: FlowKey,
+        realm: Realm,
+        request: &Request<'_>,
+        routes: &Routes<'_>,
+        way: &Way<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        let marked = request.marked(routes.next);
+        let token = BranchToken {
+            ingress: self.flow_ref(ingress),
+            realm,
+            keep_alive: realm == Realm::Client
+                && request.message.first(Name::MsKeepAlive).is_some(),
+            egress: way.mark,
+            loop_mark: marked.loop_mark(realm),
+            transaction: marked.transaction(&request.via),
+        };
+        let (host, port) = self.own_address(way.realm);
+        via::write_own(host.as_str(), port, out, |out| {
+            self.tokens.seal_branch(&token, out);
+        });
+    }
+
+    /// Keeps us in the dialog, once for each side; the topmost member faces where the request goes.
+    fn write_routes(
+        &self,
+        now: Now,
+        request: &Request<'_>,
+        from: Realm,
+        way: &Way<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        let register = request.method == b"REGISTER";
+        if !register && !request.may_make_dialog() {
+            return;
+        }
+        let token = self.tokens.seal_route(way.outside, now.unix);
+        let mut write = |name: Name, realm: Realm, flag: &str| {
+            let (host, port) = self.own_address(realm);
+            let line = format!(
+                "{}: <sip:{token}@{host}:{port};transport=tls;lr{flag}>\r\n",
+                name.as_str()
+            );
+            out.extend_from_slice(line.as_bytes());
+        };
+        if !register {
+            write(Name::RecordRoute, way.realm, "");
+            write(Name::RecordRoute, from, "");
+            return;
+        }
+        // What reaches the client later comes from inside, so one member that faces there is enough.
+        if self.settings.register_mode != RegisterMode::RecordRoute {
+            write(Name::Path, Realm::Inside, ";ob");
+        }
+        if self.settings.register_mode != RegisterMode::Path {
+            write(Name::RecordRoute, Realm::Inside, "");
+        }
+    }
+
+    /// The name and port by which far ends of that kind know us.
+    pub(super) fn own_address(&self, realm: Realm) -> (&HostName, u16) {
+        let settings = &self.settings;
+        match realm {
+            Realm::Client => (&settings.external, settings.client_port),
+            Realm::Partner => (&settings.external, settings.federation_port),
+            Realm::Inside => (&settings.member, settings.internal_port),
+        }
+    }
+
+    fn send(&mut self, ingress: FlowKey, request: &Request<'_>, way: &Way<'_>, edits: &mut Edits) {
+        let source = request.message.bytes();
+        if way.egress.core == self.core {
+            self.transmit(way.egress, |out| edits.write(source, out));
+        } else {
+            let mut bytes = Vec::new();
+            edits.write(source, &mut bytes);
+            self.push(Output::Cross(Parcel {
+                to: way.egress,
+                bytes,
+                kind: ParcelKind::Request,
+            }));
+        }
+        let Some(flow) = self.flows.get_mut(ingress) else {
+            return;
+        };
+        let from = flow.peer.realm();
+        if let Peer::Client(Standing::Newcomer { in_flight, .. }) = &mut flow.peer
+            && request.is_answered()
+        {
+            *in_flight += 1;
+        }
+        self.event(Event::Forwarded {
+            from,
+            to: way.realm,
+            response: false,
+        });
+    }
+
+    /// By which rule an edge of that name is a partner.
+    pub(super) fn kind_of(&self, host: &HostName) -> PartnerKind {
+        let direct = self
+            .settings
+            .federation
+            .partners
+            .iter()
+            .any(|(_, fqdn)| fqdn.as_ref() == Some(host));
+        if direct {
+            PartnerKind::Direct
+        } else {
+            PartnerKind::Automatic
+        }
+    }
+}
+
+impl From<Wait> for Stop {
+    fn from(wait: Wait) -> Self {
+        Self::Wait(wait)
+    }
+}
+
+/// Marks a client's connection as the egress of a request.
+pub(super) fn flow_mark(key: FlowKey) -> u32 {
+    via::egress_mark(&[
+        b"flow",
+        &[key.core],
+        &key.slot.to_be_bytes(),
+        &key.generation.to_be_bytes(),
+    ])
+}
+
+/// Marks a partner's edge as the egress of a request.
+pub(super) fn host_mark(host: &HostName) -> u32 {
+    via::egress_mark(&[b"host", host.as_str().as_bytes()])
+}
+
+/// All trusted servers inside are one: a response may come over any of their connections.
+pub(super) const INSIDE_MARK: u32 = 0;

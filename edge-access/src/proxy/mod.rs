@@ -1,0 +1,556 @@
+//! The decide step of the Access Edge: who sent it, may it pass, where does it go.
+//!
+//! ```text
+//!  client ──443──►┌───────────────────────────┐──5061──► next hop
+//!                 │ request ─► policy ─► route │
+//!  partner ─5061─►│    ─► forward (splices)    │──5061──► partner's edge
+//!                 │ response ─► token ─► back  │
+//!  inside ──5061─►└───────────────────────────┘──443───► client, over its own connection
+//! ```
+//!
+//! One [`Proxy`] serves the connections of one core. It is told what arrived and says what to do; it
+//! opens nothing, waits for nothing and knows no other core's connections: what is for one of those
+//! leaves as a [`Parcel`]. No state is kept per transaction or dialog: [`token`] has it.
+
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
+mod answer;
+pub mod contact;
+pub mod federation;
+pub mod flow;
+mod forward;
+pub mod policy;
+pub mod refusal;
+pub mod request;
+mod respond;
+pub mod route;
+pub mod settings;
+pub mod token;
+pub mod trust;
+pub mod via;
+mod wait;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use edge_common::cert::identity::ProvenNames;
+use edge_common::host_name::{HostName, HostPort};
+use edge_common::random::Random;
+use edge_common::sip::edit::Edits;
+use edge_common::sip::framer::{FrameError, Limits};
+use edge_common::sip::message::Message;
+use edge_common::sip::parse::{Index, ParseError};
+use edge_common::time::Now;
+use edge_common::timer::Wheel;
+
+use federation::{Answer, Question};
+use flow::{Flow, Flows, Peer, Standing};
+use refusal::{Drop, Refusal};
+use settings::{Settings, newcomer};
+use token::{FlowKey, FlowRef, Realm, Tokens};
+use wait::{Held, Link, Wait};
+
+/// The proxy of one core.
+pub struct Proxy {
+    settings: Arc<Settings>,
+    tokens: Arc<Tokens>,
+    core: u8,
+    rng: Box<dyn Random>,
+    flows: Flows,
+    timers: Wheel<FlowKey>,
+    /// Our own connection to the Director, while it stands.
+    next_hop: Option<FlowKey>,
+    /// Connections to partners that we dialled, are dialling or could not dial.
+    links: BTreeMap<HostPort, Link>,
+    /// Where domains have their edges, as the owner of the verdicts said.
+    targets: BTreeMap<HostName, Answer>,
+    /// Messages that cannot go on yet.
+    waits: BTreeMap<Wait, Vec<Held>>,
+    draining: bool,
+    outputs: VecDeque<Item>,
+    /// The bytes of all `Item::Transmit`; emptied when all outputs were taken.
+    outgoing: Vec<u8>,
+    index: Index,
+    edits: Edits,
+}
+
+/// Something for the shell to do.
+#[derive(Debug)]
+pub enum Output<'a> {
+    /// Put these bytes into the connection's queue.
+    Transmit {
+        /// The connection, which is of this core.
+        flow: FlowKey,
+        /// What to send.
+        bytes: &'a [u8],
+    },
+    /// Close the connection; the proxy has forgotten it.
+    Close {
+        /// The connection.
+        flow: FlowKey,
+        /// Why, for the counter.
+        reason: CloseReason,
+    },
+    /// Hand this to the core that owns its connection.
+    Cross(Parcel),
+    /// Open a connection to a partner's edge.
+    Dial(HostPort),
+    /// Put this to the owner of the verdicts.
+    Ask(Question),
+    /// Count or log this.
+    Event(Event),
+}
+
+/// A message for another core's connection, ready to be sent.
+#[derive(Debug)]
+pub struct Parcel {
+    /// The connection.
+    pub to: FlowKey,
+    /// The whole message.
+    pub bytes: Vec<u8>,
+    /// What it is.
+    pub kind: ParcelKind,
+}
+
+/// What a [`Parcel`] holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParcelKind {
+    /// A request towards a client.
+    Request,
+    /// A response on its way back.
+    Response(ResponseNote),
+}
+
+/// What a response means to the connection it goes back on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResponseNote {
+    /// No more responses follow.
+    pub is_final: bool,
+    /// The inside accepts the client.
+    pub promotes: bool,
+}
+
+/// Why a connection is closed by us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CloseReason {
+    /// Where messages start and end is no longer certain.
+    Frame(FrameError),
+    /// Where headers start and end is no longer certain.
+    Parse(ParseError),
+    /// Nothing came after the handshake.
+    FirstMessageTimeout,
+    /// Nothing came for too long.
+    Idle,
+    /// The inside never accepted the client.
+    NewcomerTimeout,
+    /// A client that nobody vouched for sent too much.
+    NewcomerBudget,
+}
+
+impl CloseReason {
+    /// The label of its counter.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Frame(FrameError::ContentLengthInvalid) => "content_length_invalid",
+            Self::Frame(FrameError::ContentLengthMissing) => "content_length_missing",
+            Self::Frame(FrameError::BareLineFeed) | Self::Parse(ParseError::BareLineFeed) => {
+                "bare_line_feed"
+            }
+            Self::Frame(FrameError::BareCarriageReturn)
+            | Self::Parse(ParseError::BareCarriageReturn) => "bare_carriage_return",
+            Self::Frame(FrameError::HeadTooLong) => "head_too_long",
+            Self::Frame(FrameError::BodyTooLong) => "body_too_long",
+            Self::Parse(ParseError::HeadIncomplete) => "head_incomplete",
+            Self::Parse(ParseError::StartLineBlank) => "start_line_blank",
+            Self::Parse(ParseError::Nul) => "nul",
+            Self::Parse(ParseError::HeaderWithoutColon) => "header_without_colon",
+            Self::Parse(ParseError::HeaderNameInvalid) => "header_name_invalid",
+            Self::Parse(ParseError::TooManyHeaders) => "too_many_headers",
+            Self::FirstMessageTimeout => "first_message_timeout",
+            Self::Idle => "idle",
+            Self::NewcomerTimeout => "newcomer_timeout",
+            Self::NewcomerBudget => "newcomer_budget",
+        }
+    }
+}
+
+/// Something worth a counter or a log line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A message went on.
+    Forwarded {
+        /// From what kind of far end.
+        from: Realm,
+        /// To what kind of far end.
+        to: Realm,
+        /// Whether it is a response.
+        response: bool,
+    },
+    /// A request was answered here.
+    Answered(Realm, Refusal),
+    /// A message was thrown away.
+    Dropped(Drop),
+    /// The inside accepted a client.
+    Promoted(FlowKey),
+    /// A partner was proven for a domain, or was not.
+    Verdict {
+        /// The domain.
+        domain: HostName,
+        /// What the certificate proves.
+        names: Arc<ProvenNames>,
+        /// The edge that speaks for it, or why none does.
+        outcome: Result<HostPort, Refusal>,
+    },
+}
+
+#[derive(Debug)]
+enum Item {
+    Transmit { flow: FlowKey, bytes: Range<usize> },
+    Other(Output<'static>),
+}
+
+impl Proxy {
+    /// A proxy without connections.
+    #[must_use]
+    pub fn new(
+        now: Now,
+        core: u8,
+        settings: Arc<Settings>,
+        tokens: Arc<Tokens>,
+        rng: Box<dyn Random>,
+    ) -> Self {
+        let connections = settings.limits.connections;
+        Self {
+            core,
+            rng,
+            flows: Flows::new(core, connections),
+            timers: Wheel::new(now.mono, TIMER_TICK, connections),
+            next_hop: None,
+            links: BTreeMap::new(),
+            targets: BTreeMap::new(),
+            waits: BTreeMap::new(),
+            draining: false,
+            outputs: VecDeque::new(),
+            outgoing: Vec::new(),
+            index: Index::new(settings.limits.headers),
+            edits: Edits::new(),
+            settings,
+            tokens,
+        }
+    }
+
+    /// New settings; connections go on under them.
+    pub fn handle_settings(&mut self, settings: Arc<Settings>) {
+        self.index = Index::new(settings.limits.headers);
+        self.settings = settings;
+        // What was decided under other rules is decided anew.
+        self.targets.clear();
+        self.links
+            .retain(|_, link| !matches!(link, Link::Failed(..)));
+    }
+
+    /// A connection has finished its handshake. `None`: the table is full, close it.
+    ///
+    /// A connection that we dialled to a partner lets go what waits for it.
+    pub fn handle_open(&mut self, now: Now, remote: SocketAddr, peer: Peer) -> Option<FlowKey> {
+        let dialled = match &peer {
+            Peer::Partner(partner) => partner.dialled.clone(),
+            Peer::Client(_) | Peer::Inside { .. } => None,
+        };
+        let key = self.flows.insert(Flow {
+            remote,
+            peer,
+            opened: now.mono,
+            heard: now.mono,
+            spoke: false,
+            ponged: None,
+            timer: None,
+        })?;
+        self.set_timer(now, key);
+        if let Some(target) = dialled {
+            self.links.insert(target.clone(), Link::Up(key));
+            self.release(now, &Wait::Link(target));
+        }
+        Some(key)
+    }
+
+    /// That connection is the one to the Director: what comes from outside goes there.
+    pub fn handle_next_hop(&mut self, key: FlowKey) {
+        self.next_hop = Some(key);
+    }
+
+    /// Whether the Director can be reached.
+    #[must_use]
+    pub const fn has_next_hop(&self) -> bool {
+        self.next_hop.is_some()
+    }
+
+    /// The far end closed the connection, or it broke.
+    pub fn handle_closed(&mut self, key: FlowKey) {
+        let Some(flow) = self.flows.remove(key) else {
+            return;
+        };
+        if let Some(timer) = flow.timer {
+            self.timers.cancel(timer);
+        }
+        if self.next_hop == Some(key) {
+            self.next_hop = None;
+        }
+        if let Peer::Partner(partner) = flow.peer
+            && let Some(target) = partner.dialled
+            && self.links.get(&target).is_some_and(|link| link.is(key))
+        {
+            self.links.remove(&target);
+        }
+    }
+
+    /// One whole message arrived, as the framer cut it.
+    pub fn handle_message(&mut self, now: Now, key: FlowKey, bytes: &[u8]) {
+        let Some(flow) = self.flows.get_mut(key) else {
+            return;
+        };
+        flow.heard = now.mono;
+        flow.spoke = true;
+        self.receive(now, key, bytes, Arrival::Fresh);
+    }
+
+    /// A keep-alive arrived (RFC 5626 §3.5.1).
+    pub fn handle_ping(&mut self, now: Now, key: FlowKey) {
+        let Some(flow) = self.flows.get_mut(key) else {
+            return;
+        };
+        flow.heard = now.mono;
+        let recently = |at: Instant| now.mono.saturating_duration_since(at) < PONG_INTERVAL;
+        if flow.ponged.is_some_and(recently) {
+            return;
+        }
+        flow.ponged = Some(now.mono);
+        self.transmit(key, |out| out.extend_from_slice(b"\r\n"));
+    }
+
+    /// The stream cannot be cut into messages any more.
+    pub fn handle_frame_error(&mut self, key: FlowKey, error: FrameError) {
+        self.close(key, CloseReason::Frame(error));
+    }
+
+    /// Another core sent something for one of our connections.
+    pub fn handle_parcel(&mut self, now: Now, parcel: Parcel) {
+        match parcel.kind {
+            ParcelKind::Response(note) => self.deliver_response(parcel.to, note, &parcel.bytes),
+            ParcelKind::Request if self.is_client(parcel.to) => {
+                self.transmit(parcel.to, |out| out.extend_from_slice(&parcel.bytes));
+            }
+            ParcelKind::Request => self.bounce(now, &parcel.bytes, Refusal::FlowGone),
+        }
+    }
+
+    /// The parcel did not fit into the other core's mailbox.
+    pub fn handle_undelivered(&mut self, now: Now, parcel: &Parcel) {
+        match parcel.kind {
+            ParcelKind::Response(_) => self.event(Event::Dropped(Drop::ResponseFlowGone)),
+            ParcelKind::Request => self.bounce(now, &parcel.bytes, Refusal::Overload),
+        }
+    }
+
+    /// No new work is taken on from here.
+    pub const fn handle_drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// A deadline that [`Self::poll_timeout`] told has come.
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some(key) = self.timers.pop_due(now.mono) {
+            let Some(flow) = self.flows.get_mut(key) else {
+                continue;
+            };
+            flow.timer = None;
+            match deadline(flow, &self.settings) {
+                Some((at, reason)) if at <= now.mono => self.close(key, reason),
+                Some(_) | None => self.set_timer(now, key),
+            }
+        }
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called; sooner does no harm.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next_wake()
+    }
+
+    /// What to do next; drain it before the next input.
+    pub fn poll_output(&mut self) -> Option<Output<'_>> {
+        match self.outputs.pop_front() {
+            Some(Item::Transmit { flow, bytes }) => Some(Output::Transmit {
+                flow,
+                bytes: &self.outgoing[bytes],
+            }),
+            Some(Item::Other(output)) => Some(output),
+            None => {
+                self.outgoing.clear();
+                self.outgoing.shrink_to(OUTGOING_KEPT);
+                None
+            }
+        }
+    }
+
+    /// How much one message of that connection may take at present.
+    #[must_use]
+    pub fn frame_limits(&self, key: FlowKey) -> Limits {
+        let limits = &self.settings.limits;
+        let body = match self.flows.get(key).map(|flow| &flow.peer) {
+            Some(Peer::Client(Standing::Newcomer { .. })) | None => {
+                newcomer::BODY_MAX.min(limits.client_body)
+            }
+            Some(Peer::Client(Standing::Promoted)) => limits.client_body,
+            Some(Peer::Inside { .. } | Peer::Partner(_)) => limits.server_body,
+        };
+        Limits {
+            head: limits.head,
+            body,
+        }
+    }
+
+    /// Connections at present.
+    #[must_use]
+    pub const fn flow_count(&self) -> usize {
+        self.flows.len()
+    }
+
+    fn receive(&mut self, now: Now, key: FlowKey, bytes: &[u8], arrival: Arrival) {
+        // The index is lent out, so that the view on the message does not borrow the proxy.
+        let mut index = std::mem::replace(&mut self.index, Index::new(0));
+        match Message::parse(bytes, &mut index) {
+            Err(error) => self.close(key, CloseReason::Parse(error)),
+            Ok(message) if message.is_response() => self.respond(now, key, &message),
+            Ok(message) => self.request(now, key, &message, arrival),
+        }
+        self.index = index;
+    }
+
+    /// Refuses a request that this proxy or another core has already edited: its topmost Via is ours,
+    /// so the answer finds its way like any other response.
+    fn bounce(&mut self, now: Now, request: &[u8], refusal: Refusal) {
+        let mut index = Index::new(self.settings.limits.headers + EDITED_HEADERS);
+        let Ok(message) = Message::parse(request, &mut index) else {
+            return;
+        };
+        let Some(response) = self.compose(&message, Realm::Inside, refusal) else {
+            return;
+        };
+        let mut index = Index::new(self.settings.limits.headers + EDITED_HEADERS);
+        if let Ok(message) = Message::parse(&response, &mut index) {
+            self.pass_own(now, &message);
+        }
+    }
+
+    fn flow_ref(&self, key: FlowKey) -> FlowRef {
+        FlowRef {
+            node: self.settings.node,
+            epoch: self.settings.epoch,
+            key,
+        }
+    }
+
+    fn is_client(&self, key: FlowKey) -> bool {
+        self.flows
+            .get(key)
+            .is_some_and(|flow| matches!(flow.peer, Peer::Client(_)))
+    }
+
+    fn set_timer(&mut self, now: Now, key: FlowKey) {
+        let Some(flow) = self.flows.get_mut(key) else {
+            return;
+        };
+        if let Some((at, _)) = deadline(flow, &self.settings) {
+            // The wheel has room for every connection of the table, each with one timer.
+            flow.timer = self.timers.insert(at.max(now.mono), key).ok();
+        }
+    }
+
+    fn close(&mut self, key: FlowKey, reason: CloseReason) {
+        self.handle_closed(key);
+        self.push(Output::Close { flow: key, reason });
+    }
+
+    fn transmit(&mut self, flow: FlowKey, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.outgoing.len();
+        write(&mut self.outgoing);
+        let bytes = start..self.outgoing.len();
+        self.outputs.push_back(Item::Transmit { flow, bytes });
+    }
+
+    fn event(&mut self, event: Event) {
+        self.push(Output::Event(event));
+    }
+
+    fn push(&mut self, output: Output<'static>) {
+        self.outputs.push_back(Item::Other(output));
+    }
+}
+
+/// Whether a message was just received, or had to wait and is looked at again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arrival {
+    Fresh,
+    Again,
+}
+
+/// Why a request does not go on at once.
+#[derive(Clone, Debug)]
+enum Stop {
+    Refuse(Refusal),
+    Wait(Wait),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refuse(refusal)
+    }
+}
+
+/// The nearest of a connection's deadlines. Timers are looked at lazily: a byte that comes moves the
+/// deadline, not the timer.
+fn deadline(flow: &Flow, settings: &Settings) -> Option<(Instant, CloseReason)> {
+    let limits = &settings.limits;
+    let idle = (flow.heard + limits.idle_timeout, CloseReason::Idle);
+    let silent = (
+        flow.opened + limits.first_message_timeout,
+        CloseReason::FirstMessageTimeout,
+    );
+    match &flow.peer {
+        // Servers inside keep their connections as long as they like.
+        Peer::Inside { .. } => None,
+        Peer::Client(Standing::Newcomer { .. }) => {
+            let newcomer = (
+                flow.opened + newcomer::TIME_MAX,
+                CloseReason::NewcomerTimeout,
+            );
+            let first = if flow.spoke {
+                newcomer
+            } else {
+                silent.min(newcomer)
+            };
+            Some(first.min(idle))
+        }
+        Peer::Partner(partner) if !flow.spoke && partner.dialled.is_none() => {
+            Some(silent.min(idle))
+        }
+        Peer::Client(Standing::Promoted) | Peer::Partner(_) => Some(idle),
+    }
+}
+
+/// Timers of connections are coarse.
+const TIMER_TICK: Duration = Duration::from_millis(100);
+/// A client that pings faster gets its CRLF no faster.
+const PONG_INTERVAL: Duration = Duration::from_secs(10);
+/// Kept of the outgoing buffer between two inputs.
+const OUTGOING_KEPT: usize = 64 * 1024;
+/// Headers that an edit adds at most: Via, two Record-Route, Path, Max-Forwards, trust.
+const EDITED_HEADERS: usize = 6;

@@ -1,0 +1,174 @@
+//! Who may send what through the edge.
+
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
+use edge_common::host_name::{HostName, HostPort};
+use edge_common::sip::header::Name;
+use edge_common::sip::uri::Host;
+
+use super::refusal::Refusal;
+use super::request::Request;
+use super::settings::{FederationRules, Settings};
+
+/// Checks that hold for every sender (RFC 3261 §16.3 steps 1 to 5).
+pub fn admit(request: &Request<'_>) -> Result<(), Refusal> {
+    // Compression is agreed between a client and its first hop, and we offer none (MS-SIPCOMP). Its
+    // Max-Forwards of 0 says the same: it goes no further.
+    if request.method == b"NEGOTIATE" {
+        return Err(Refusal::HopLocal);
+    }
+    if request.max_forwards == Some(0) {
+        return Err(Refusal::TooManyHops);
+    }
+    if unknown_extensions(request).next().is_some() {
+        return Err(Refusal::Extension);
+    }
+    Ok(())
+}
+
+/// What Proxy-Require asks for and we do not know.
+pub fn unknown_extensions<'a>(request: &Request<'a>) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    request
+        .message
+        .list(Name::ProxyRequire)
+        .map(|element| element.text())
+        .filter(|tag| {
+            !EXTENSIONS
+                .iter()
+                .any(|known| tag.eq_ignore_ascii_case(known.as_bytes()))
+        })
+}
+
+/// Checks that hold for clients. `in_dialog`: the request carries a route of ours that opened.
+pub fn admit_client(
+    settings: &Settings,
+    request: &Request<'_>,
+    in_dialog: bool,
+) -> Result<(), Refusal> {
+    let Some(domain) = request.from.domain else {
+        return Err(Refusal::FromNotRemote);
+    };
+    if domain.eq_ignore_ascii_case(ANONYMOUS_DOMAIN) {
+        return admit_anonymous(settings, request, in_dialog);
+    }
+    let served = settings
+        .own_domain(domain)
+        .is_some_and(|own| own.remote_users_here);
+    if settings.remote_users && served {
+        Ok(())
+    } else {
+        Err(Refusal::FromNotRemote)
+    }
+}
+
+/// Anonymous users join conferences and do nothing else (MS-SIPAE 3.2.4.3).
+fn admit_anonymous(
+    settings: &Settings,
+    request: &Request<'_>,
+    in_dialog: bool,
+) -> Result<(), Refusal> {
+    let to_conference = is_own(settings, request.uri.host)
+        && request
+            .uri
+            .params
+            .value("opaque")
+            .is_some_and(|opaque| opaque.starts_with(b"app:conf:"));
+    let method = matches!(
+        request.method,
+        b"INVITE" | b"ACK" | b"BYE" | b"CANCEL" | b"INFO" | b"SUBSCRIBE" | b"OPTIONS" | b"SERVICE"
+    );
+    if settings.anonymous_users && method && (in_dialog || to_conference) {
+        Ok(())
+    } else {
+        Err(Refusal::Anonymous)
+    }
+}
+
+/// Checks that hold for partners before anything is proven; gives the domain that has to be.
+pub fn admit_partner(
+    settings: &Settings,
+    request: &Request<'_>,
+    in_dialog: bool,
+) -> Result<HostName, Refusal> {
+    admit_federated_method(settings, request)?;
+    let to_ours = request
+        .to
+        .domain
+        .is_some_and(|domain| settings.own_domain(domain).is_some());
+    let for_us = to_ours && is_own(settings, request.uri.host);
+    if !in_dialog && !for_us {
+        return Err(Refusal::RelayDenied);
+    }
+    let domain = request.from.domain.ok_or(Refusal::DomainDenied)?;
+    if settings.own_domain(domain).is_some() || domain.eq_ignore_ascii_case(ANONYMOUS_DOMAIN) {
+        return Err(Refusal::DomainDenied);
+    }
+    domain.parse().map_err(|_| Refusal::DomainDenied)
+}
+
+/// Checks that hold for what goes to or comes from a partner.
+pub fn admit_federated_method(settings: &Settings, request: &Request<'_>) -> Result<(), Refusal> {
+    let exchanged = matches!(
+        request.method,
+        b"INVITE"
+            | b"ACK"
+            | b"BYE"
+            | b"CANCEL"
+            | b"OPTIONS"
+            | b"MESSAGE"
+            | b"INFO"
+            | b"SUBSCRIBE"
+            | b"NOTIFY"
+            | b"BENOTIFY"
+            | b"REFER"
+            | b"UPDATE"
+            | b"PRACK"
+    );
+    if settings.federation.enabled && exchanged {
+        Ok(())
+    } else {
+        Err(Refusal::NotFederated)
+    }
+}
+
+/// What the configuration says of another domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DomainRule {
+    /// It is refused.
+    Denied,
+    /// Its edge is known by name.
+    Direct(HostPort),
+    /// DNS has to name its edge.
+    Automatic,
+}
+
+impl FederationRules {
+    /// What holds for `domain`; blocking always wins.
+    #[must_use]
+    pub fn of_domain(&self, domain: &HostName) -> DomainRule {
+        if self.blocked.contains(domain) {
+            return DomainRule::Denied;
+        }
+        match self.partners.iter().find(|(listed, _)| listed == domain) {
+            Some((_, Some(fqdn))) => DomainRule::Direct(HostPort {
+                host: fqdn.clone(),
+                port: self.port,
+            }),
+            Some((_, None)) => DomainRule::Automatic,
+            None if self.discovery => DomainRule::Automatic,
+            None => DomainRule::Denied,
+        }
+    }
+}
+
+fn is_own(settings: &Settings, host: Host<'_>) -> bool {
+    match host {
+        Host::Name(name) => settings.own_domain(name).is_some(),
+        Host::V4(_) | Host::V6(_) => false,
+    }
+}
+
+/// The domain of users who belong to nobody (MS-SIPAE).
+const ANONYMOUS_DOMAIN: &str = "anonymous.invalid";
+/// Option tags that a proxy has to know and we do; Communicator asks for the first one.
+const EXTENSIONS: [&str; 4] = ["ms-benotify", "gruu-10", "outbound", "path"];

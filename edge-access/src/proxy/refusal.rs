@@ -1,0 +1,257 @@
+//! Why the edge answers a request itself, or throws a message away.
+//!
+//! Signed-in Communicator clients ignore answers that nobody signed, so the edge refuses only what may
+//! not go inside or cannot.
+
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
+use edge_common::sip::header::Name;
+
+/// A request is answered here, with the status and the diagnostics that this tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Refusal {
+    /// The text says what does not follow its grammar.
+    Malformed(&'static str),
+    /// A mandatory header is not there.
+    Missing(Name),
+    /// A header that may stand once stands twice.
+    Repeated(Name),
+    /// Method and CSeq disagree.
+    CSeqMismatch,
+    /// Not SIP/2.0.
+    Version,
+    /// A Request-URI of another scheme.
+    Scheme,
+    /// Max-Forwards is used up.
+    TooManyHops,
+    /// More Via than any honest path has.
+    ViaTooDeep,
+    /// The same request came by before.
+    Loop,
+    /// Proxy-Require names what we do not know.
+    Extension,
+    /// A request of the first hop that is ours to refuse (NEGOTIATE).
+    HopLocal,
+    /// `proxy=replace` where it cannot be granted.
+    ContactNotReplaceable,
+    /// From names a domain whose users do not sign in here.
+    FromNotRemote,
+    /// Anonymous users are not let in, or not to there.
+    Anonymous,
+    /// A route of ours that does not open, or is not this sender's.
+    RouteInvalid,
+    /// The client's connection is gone.
+    FlowGone,
+    /// Nobody is known at that address.
+    Unroutable,
+    /// The next hop inside is not connected.
+    NextHopDown,
+    /// The edge is about to stop.
+    Draining,
+    /// A client that nobody vouched for asks too much.
+    Newcomer,
+    /// This method is not exchanged with partners.
+    NotFederated,
+    /// A partner asks for a domain that is not ours.
+    RelayDenied,
+    /// The other domain is blocked, not allowed, or not proven.
+    DomainDenied,
+    /// Too many messages wait for that domain or its connection.
+    PartnerBusy,
+    /// The domain's SRV record was not found.
+    SrvUnresolved,
+    /// The SRV record points outside its domain.
+    SrvConflict,
+    /// The partner's host has no usable address.
+    HostUnresolved,
+    /// The partner's host does not answer.
+    PartnerUnreachable,
+    /// TLS with the partner failed.
+    PartnerTls,
+    /// The partner's certificate does not prove its name.
+    PartnerUntrusted,
+    /// A queue on the way was full.
+    Overload,
+}
+
+/// Diagnostics of MS-OCER: the number and its short reason.
+pub type Diagnostic = (u16, &'static str);
+
+impl Refusal {
+    /// The status code and phrase.
+    #[must_use]
+    pub const fn status(self) -> (u16, &'static str) {
+        match self {
+            Self::Malformed(_)
+            | Self::Missing(_)
+            | Self::Repeated(_)
+            | Self::CSeqMismatch
+            | Self::ContactNotReplaceable => (400, "Bad Request"),
+            Self::FromNotRemote
+            | Self::Anonymous
+            | Self::NotFederated
+            | Self::RelayDenied
+            | Self::DomainDenied => (403, "Forbidden"),
+            Self::Unroutable => (404, "Not Found"),
+            Self::HopLocal => (405, "Method Not Allowed"),
+            Self::Scheme => (416, "Unsupported URI Scheme"),
+            Self::Extension => (420, "Bad Extension"),
+            Self::FlowGone => (430, "Flow Failed"),
+            Self::RouteInvalid => (481, "Call/Transaction Does Not Exist"),
+            Self::Loop => (482, "Loop Detected"),
+            Self::TooManyHops | Self::ViaTooDeep => (483, "Too Many Hops"),
+            Self::NextHopDown
+            | Self::Draining
+            | Self::Newcomer
+            | Self::PartnerBusy
+            | Self::Overload => (503, "Service Unavailable"),
+            Self::SrvUnresolved
+            | Self::SrvConflict
+            | Self::HostUnresolved
+            | Self::PartnerUnreachable
+            | Self::PartnerTls
+            | Self::PartnerUntrusted => (504, "Server time-out"),
+            Self::Version => (505, "Version Not Supported"),
+        }
+    }
+
+    /// What a server inside may know of the reason.
+    #[must_use]
+    pub const fn diagnostic(self) -> Option<Diagnostic> {
+        match self {
+            Self::Malformed(why) => Some((1018, why)),
+            Self::Missing(_) => Some((1018, "Missing header")),
+            Self::Repeated(_) => Some((1018, "Repeated header")),
+            Self::CSeqMismatch => Some((1018, "CSeq and method differ")),
+            Self::ContactNotReplaceable => Some((1018, "Contact cannot be replaced")),
+            Self::FromNotRemote | Self::Anonymous => {
+                Some((1012, "From URI is not allowed to communicate from outside"))
+            }
+            Self::RouteInvalid | Self::FlowGone => Some((1004, "Route set is no longer valid")),
+            Self::Unroutable | Self::RelayDenied => {
+                Some((1005, "Cannot route to destination domain"))
+            }
+            Self::NextHopDown | Self::Draining | Self::PartnerBusy | Self::Overload => {
+                Some((1007, "Temporarily cannot route"))
+            }
+            Self::NotFederated => Some((
+                1027,
+                "Cannot route this type of SIP request to or from federated partners",
+            )),
+            Self::DomainDenied => Some((1015, "Cannot route from message source domain")),
+            Self::SrvUnresolved => Some((1008, "Unable to resolve DNS SRV record")),
+            Self::SrvConflict => Some((1009, "Conflicting SRV and host domains in DNS")),
+            Self::HostUnresolved => Some((1014, "Unable to resolve DNS A record")),
+            Self::PartnerUnreachable => {
+                Some((1046, "Failed to connect to a federated peer server"))
+            }
+            Self::PartnerTls => Some((
+                1047,
+                "Failed to complete TLS negotiation with a federated peer server",
+            )),
+            Self::PartnerUntrusted => Some((
+                1010,
+                "Certificate trust with next-hop server could not be established",
+            )),
+            Self::Version
+            | Self::Scheme
+            | Self::TooManyHops
+            | Self::ViaTooDeep
+            | Self::Loop
+            | Self::Extension
+            | Self::HopLocal
+            | Self::Newcomer => None,
+        }
+    }
+
+    /// What an outsider may know: which domains are allowed is nobody's business.
+    #[must_use]
+    pub const fn public_diagnostic(self) -> Option<Diagnostic> {
+        if matches!(self, Self::DomainDenied | Self::RelayDenied) {
+            return Self::NotFederated.diagnostic();
+        }
+        self.diagnostic()
+    }
+
+    /// Whether the sender may come back, and so is told when.
+    #[must_use]
+    pub const fn is_passing(self) -> bool {
+        self.status().0 == 503
+    }
+
+    /// The label of its counter.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::Missing(_) => "header_missing",
+            Self::Repeated(_) => "header_repeated",
+            Self::CSeqMismatch => "cseq_mismatch",
+            Self::Version => "version",
+            Self::Scheme => "scheme",
+            Self::TooManyHops => "too_many_hops",
+            Self::ViaTooDeep => "via_too_deep",
+            Self::Loop => "loop",
+            Self::Extension => "extension",
+            Self::HopLocal => "hop_local",
+            Self::ContactNotReplaceable => "contact_not_replaceable",
+            Self::FromNotRemote => "from_not_remote",
+            Self::Anonymous => "anonymous",
+            Self::RouteInvalid => "route_invalid",
+            Self::FlowGone => "flow_gone",
+            Self::Unroutable => "unroutable",
+            Self::NextHopDown => "next_hop_down",
+            Self::Draining => "draining",
+            Self::Newcomer => "newcomer",
+            Self::NotFederated => "not_federated",
+            Self::RelayDenied => "relay_denied",
+            Self::DomainDenied => "domain_denied",
+            Self::PartnerBusy => "partner_busy",
+            Self::SrvUnresolved => "srv_unresolved",
+            Self::SrvConflict => "srv_conflict",
+            Self::HostUnresolved => "host_unresolved",
+            Self::PartnerUnreachable => "partner_unreachable",
+            Self::PartnerTls => "partner_tls",
+            Self::PartnerUntrusted => "partner_untrusted",
+            Self::Overload => "overload",
+        }
+    }
+}
+
+/// A message is thrown away without an answer, and counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Drop {
+    /// The status line holds no status.
+    StatusInvalid,
+    /// The topmost Via of a response is not ours.
+    ResponseUnknown,
+    /// A response that does not come from where its request went.
+    ResponseNotFromPeer,
+    /// Who waited for the response is gone.
+    ResponseFlowGone,
+    /// The response cannot be handed on as it is.
+    ResponseMalformed,
+    /// An ACK that had to be refused; nothing answers it.
+    Ack,
+    /// A BENOTIFY that had to be refused; nothing answers it.
+    Benotify,
+    /// The connection of a message that had to wait is gone.
+    SenderGone,
+}
+
+impl Drop {
+    /// The label of its counter.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::StatusInvalid => "status_invalid",
+            Self::ResponseUnknown => "response_unknown",
+            Self::ResponseNotFromPeer => "response_not_from_peer",
+            Self::ResponseFlowGone => "response_flow_gone",
+            Self::ResponseMalformed => "response_malformed",
+            Self::Ack => "ack_refused",
+            Self::Benotify => "benotify_refused",
+            Self::SenderGone => "sender_gone",
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Responses: back to where their request came from, as the token in our branch says.
+
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
+use edge_common::host_name::HostName;
+use edge_common::sip::edit::Edits;
+use edge_common::sip::header::Name;
+use edge_common::sip::header::cseq::CSeq;
+use edge_common::sip::header::via::Via;
+use edge_common::sip::message::Message;
+use edge_common::time::Now;
+
+use super::flow::{Peer, Standing};
+use super::forward::{INSIDE_MARK, flow_mark, host_mark};
+use super::refusal::Drop;
+use super::token::{BranchToken, FlowKey, Realm, RouteToken};
+use super::trust::{self, Source};
+use super::{Event, Output, Parcel, ParcelKind, Proxy, ResponseNote, contact};
+
+impl Proxy {
+    pub(super) fn respond(&mut self, now: Now, from: FlowKey, message: &Message<'_>) {
+        if let Err(drop) = self.pass(now, Some(from), message) {
+            self.event(Event::Dropped(drop));
+        }
+    }
+
+    /// Sends back a response that the edge made to a request with our Via on top.
+    pub(super) fn pass_own(&mut self, now: Now, message: &Message<'_>) {
+        if let Err(drop) = self.pass(now, None, message) {
+            self.event(Event::Dropped(drop));
+        }
+    }
+
+    fn pass(&mut self, now: Now, from: Option<FlowKey>, message: &Message<'_>) -> Result<(), Drop> {
+        let status = message.status().ok_or(Drop::StatusInvalid)?;
+        let token = self.top_token(message).ok_or(Drop::ResponseUnknown)?;
+        if from.is_some_and(|from| !self.may_answer(from, token.egress)) {
+            return Err(Drop::ResponseNotFromPeer);
+        }
+        let method = message
+            .first(Name::CSeq)
+            .and_then(|cseq| CSeq::parse(cseq.value()).ok())
+            .map(|cseq| cseq.method)
+            .ok_or(Drop::ResponseMalformed)?;
+        let note = ResponseNote {
+            is_final: status >= 200,
+            promotes: matches!(status, 200..=299) && matches!(method, b"REGISTER" | b"INVITE"),
+        };
+        let to = self.upstream(&token).ok_or(Drop::ResponseFlowGone)?;
+        let mut edits = std::mem::take(&mut self.edits);
+        edits.clear();
+        let edited = self.edit_response(now, from, message, &token, status, &mut edits);
+        if edited.is_ok() {
+            self.send_response(from, to, token.realm, note, message, &mut edits);
+        }
+        self.edits = edits;
+        edited
+    }
+
+    fn top_token(&self, message: &Message<'_>) -> Option<BranchToken> {
+        let top = message.list(Name::Via).next()?;
+        let via = Via::parse(top.text()).ok()?;
+        self.tokens.open_branch(via.branch()?)
+    }
+
+    /// Whether that connection is one that the request went to.
+    fn may_answer(&self, from: FlowKey, egress: u32) -> bool {
+        match self.flows.get(from).map(|flow| &flow.peer) {
+            Some(Peer::Client(_)) => flow_mark(from) == egress,
+            Some(Peer::Inside { .. }) => egress == INSIDE_MARK,
+            Some(Peer::Partner(partner)) => {
+                let dialled = partner.dialled.as_ref().map(|target| &target.host);
+                dialled
+                    .into_iter()
+                    .chain(partner.names.all())
+                    .any(|host| host_mark(host) == egress)
+            }
+            None => false,
+        }
+    }
+
+    /// The connection that the request came over. One of a server inside may have been replaced.
+    fn upstream(&self, token: &BranchToken) -> Option<FlowKey> {
+        let key = token.ingress.key;
+        let here = key.core == self.core;
+        let stands =
+            self.flow_ref(key) == token.ingress && (!here || self.flows.get(key).is_some());
+        match token.realm {
+            _ if stands => Some(key),
+            Realm::Inside => self.next_hop,
+            Realm::Client | Realm::Partner => None,
+        }
+    }
+
+    fn edit_response(
+        &self,
+        now: Now,
+        from: Option<FlowKey>,
+        message: &Message<'_>,
+        token: &BranchToken,
+        status: u16,
+        edits: &mut Edits,
+    ) -> Result<(), Drop> {
+        if message.list(Name::Via).nth(1).is_none() {
+            return Err(Drop::ResponseMalformed);
+        }
+        for range in message.leading(Name::Via, 1) {
+            edits.remove(range);
+        }
+        if let Some(flow) = from.and_then(|from| self.flows.get(from)) {
+            trust::strip(message, flow.peer.realm(), token.realm, edits);
+            if matches!(flow.peer, Peer::Client(_)) {
+                let seal = |key| {
+                    let token = RouteToken::Client(self.flow_ref(key));
+                    self.tokens.seal_route(&token, now.unix)
+                };
+                let seal = || from.map(seal).unwrap_or_default();
+                contact::replace(message, flow.remote, true, seal, edits)
+                    .map_err(|_| Drop::ResponseMalformed)?;
+            }
+        }
+        let end = message.headers_end();
+        if token.realm == Realm::Inside
+            && let Some(from) = from
+            && let Some(source) = self.source(from)
+        {
+            edits.replace_with(end..end, |out| {
+                source.write_header(&self.settings.internal, out);
+            });
+        }
+        if token.keep_alive && matches!(status, 200..=299) {
+            edits.insert(end, KEEP_ALIVE);
+        }
+        Ok(())
+    }
+
+    /// What the inside is told of a response's sender; nothing, when that is inside itself.
+    fn source(&self, from: FlowKey) -> Option<Source<'_>> {
+        match &self.flows.get(from)?.peer {
+            Peer::Client(_) => Some(Source::Client),
+            Peer::Inside { .. } => None,
+            Peer::Partner(partner) => {
+                let dialled = partner.dialled.as_ref().map(|target| &target.host);
+                let host: &HostName = dialled.or_else(|| partner.names.hosts().next())?;
+                Some(Source::Partner(self.kind_of(host), host))
+            }
+        }
+    }
+
+    fn send_response(
+        &mut self,
+        from: Option<FlowKey>,
+        to: FlowKey,
+        realm: Realm,
+        note: ResponseNote,
+        message: &Message<'_>,
+        edits: &mut Edits,
+    ) {
+        if to.core == self.core {
+            self.note(to, note);
+            self.transmit(to, |out| edits.write(message.bytes(), out));
+        } else {
+            let mut bytes = Vec::new();
+            edits.write(message.bytes(), &mut bytes);
+            self.push(Output::Cross(Parcel {
+                to,
+                bytes,
+                kind: ParcelKind::Response(note),
+            }));
+        }
+        if let Some(flow) = from.and_then(|from| self.flows.get(from)) {
+            let from = flow.peer.realm();
+            self.event(Event::Forwarded {
+                from,
+                to: realm,
+                response: true,
+            });
+        }
+    }
+
+    /// Takes in a response that another core has edited.
+    pub(super) fn deliver_response(&mut self, to: FlowKey, note: ResponseNote, bytes: &[u8]) {
+        if self.flows.get(to).is_none() {
+            self.event(Event::Dropped(Drop::ResponseFlowGone));
+            return;
+        }
+        self.note(to, note);
+        self.transmit(to, |out| out.extend_from_slice(bytes));
+    }
+
+    /// What a response tells about the client that it goes to.
+    fn note(&mut self, to: FlowKey, note: ResponseNote) {
+        let Some(flow) = self.flows.get_mut(to) else {
+            return;
+        };
+        let Peer::Client(standing) = &mut flow.peer else {
+            return;
+        };
+        let Standing::Newcomer { in_flight, .. } = standing else {
+            return;
+        };
+        if note.promotes {
+            *standing = Standing::Promoted;
+            self.event(Event::Promoted(to));
+        } else if note.is_final {
+            *in_flight = in_flight.saturating_sub(1);
+        }
+    }
+}
+
+/// The answer to `ms-keep-alive: UAC;hop-hop=yes` (MS-CONMGMT 2.2.1); clients compare its text.
+const KEEP_ALIVE: &[u8] = b"ms-keep-alive: UAS; tcp=no; hop-hop=yes; end-end=no; timeout=300\r\n";

@@ -1,0 +1,130 @@
+//! Where a request goes: by the token in our own Route, else by its domain.
+
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
+use edge_common::host_name::HostName;
+use edge_common::sip::header::Name;
+use edge_common::sip::header::name_addr::NameAddr;
+use edge_common::sip::message::Message;
+use edge_common::sip::uri::{Host, Uri};
+use edge_common::time::UnixTime;
+
+use super::refusal::Refusal;
+use super::request::Request;
+use super::settings::Settings;
+use super::token::{RouteToken, Tokens};
+
+/// The Route headers of a request, ours taken apart from the rest.
+#[derive(Clone, Debug)]
+pub struct Routes<'a> {
+    /// How many leading members are ours and have to go.
+    pub ours: usize,
+    /// What our members say.
+    pub token: Option<RouteToken>,
+    /// The first member that stays; empty when none does.
+    pub next: &'a [u8],
+}
+
+impl<'a> Routes<'a> {
+    /// Reads the leading members that name us.
+    ///
+    /// We put two members into a dialog, one for each side (RFC 5658), both with the same token; a
+    /// spiral puts in two more with another token, and those are for the time it comes by again.
+    pub fn read(
+        message: &Message<'a>,
+        settings: &Settings,
+        tokens: &Tokens,
+        now: UnixTime,
+    ) -> Result<Self, Refusal> {
+        let mut routes = Self {
+            ours: 0,
+            token: None,
+            next: b"",
+        };
+        for element in message.list(Name::Route) {
+            let text = element.text();
+            let address = NameAddr::parse(text).map_err(|wrong| Refusal::Malformed(wrong.0))?;
+            if !routes.take(address.uri, settings, tokens, now)? {
+                routes.next = text;
+                break;
+            }
+        }
+        Ok(routes)
+    }
+
+    /// `false`: the member stays.
+    fn take(
+        &mut self,
+        uri: &[u8],
+        settings: &Settings,
+        tokens: &Tokens,
+        now: UnixTime,
+    ) -> Result<bool, Refusal> {
+        let Ok(uri) = Uri::parse(uri) else {
+            return Ok(false);
+        };
+        let Host::Name(host) = uri.host else {
+            return Ok(false);
+        };
+        if !settings.is_own_host(host) || self.ours == PAIR {
+            return Ok(false);
+        }
+        if let Some(user) = uri.user {
+            let token = tokens.open_route(user, now).ok_or(Refusal::RouteInvalid)?;
+            if self.token.as_ref().is_some_and(|earlier| *earlier != token) {
+                return Ok(false);
+            }
+            self.token = Some(token);
+        }
+        self.ours += 1;
+        Ok(true)
+    }
+}
+
+/// Where a request from inside is to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// Over what the token says.
+    Token(RouteToken),
+    /// To the edge of that domain.
+    Domain(HostName),
+    /// The edge itself was asked.
+    Us,
+}
+
+/// Reads the destination of a request from inside.
+pub fn destination(
+    request: &Request<'_>,
+    token: Option<RouteToken>,
+    settings: &Settings,
+    tokens: &Tokens,
+    now: UnixTime,
+) -> Result<Destination, Refusal> {
+    if let Some(token) = token {
+        return Ok(Destination::Token(token));
+    }
+    // A Contact that we rewrote leads back here without any Route (MS-SIPRE, `proxy=replace`).
+    if let Some(text) = request.uri.params.value(CONTACT_TOKEN) {
+        return tokens
+            .open_route(text, now)
+            .map(Destination::Token)
+            .ok_or(Refusal::RouteInvalid);
+    }
+    let Host::Name(host) = request.uri.host else {
+        return Err(Refusal::Unroutable);
+    };
+    if settings.is_own_host(host) {
+        return Ok(Destination::Us);
+    }
+    if settings.own_domain(host).is_some() {
+        return Err(Refusal::Unroutable);
+    }
+    host.parse()
+        .map(Destination::Domain)
+        .map_err(|_| Refusal::Unroutable)
+}
+
+/// The parameter of a rewritten Contact that holds the token of its connection (MS-SIPRE 4.10).
+pub const CONTACT_TOKEN: &str = "ms-received-cid";
+/// One member for each side.
+const PAIR: usize = 2;

@@ -1,0 +1,137 @@
+//! What the proxy has to know of the configuration, and nothing else of it.
+
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
+use std::time::Duration;
+
+use edge_common::config::{Access, AccessLimits, Config, RegisterMode, SipDomain};
+use edge_common::host_name::{HostName, HostPort, NamePattern};
+
+/// The proxy's settings; a reload brings new ones, and old flows go on under them.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// This member of the array.
+    pub node: u8,
+    /// This run of the process; tokens of an earlier one name connections that are gone.
+    pub epoch: u16,
+    /// The name outside.
+    pub external: HostName,
+    /// The array's name inside.
+    pub internal: HostName,
+    /// This member's own name inside, which our routes carry.
+    pub member: HostName,
+    /// The port of remote users.
+    pub client_port: u16,
+    /// The port of partners.
+    pub federation_port: u16,
+    /// The port of servers inside.
+    pub internal_port: u16,
+    /// The organisation's SIP domains.
+    pub domains: Vec<SipDomain>,
+    /// Users of the organisation may sign in from outside.
+    pub remote_users: bool,
+    /// Users of no organisation may join conferences.
+    pub anonymous_users: bool,
+    /// How a registration leads back here.
+    pub register_mode: RegisterMode,
+    /// The Director, or its virtual address.
+    pub next_hop: Option<HostPort>,
+    /// Who else may speak from inside.
+    pub trusted_servers: Vec<NamePattern>,
+    /// With whom messages are exchanged.
+    pub federation: FederationRules,
+    /// Bounds.
+    pub limits: AccessLimits,
+}
+
+/// Who is allowed to be a partner.
+#[derive(Clone, Debug)]
+pub struct FederationRules {
+    /// There are partners at all, and this site is the one that speaks to them.
+    pub enabled: bool,
+    /// A domain that is not listed may prove itself.
+    pub discovery: bool,
+    /// Listed domains, with the name of their edge where that is fixed.
+    pub partners: Vec<(HostName, Option<HostName>)>,
+    /// Refused before anything else is looked at.
+    pub blocked: Vec<HostName>,
+    /// Where a fixed edge listens.
+    pub port: u16,
+    /// Messages that wait for one domain or one connection.
+    pub pending: usize,
+}
+
+impl Settings {
+    /// From the checked configuration; `None` when this host runs no Access Edge.
+    #[must_use]
+    pub fn of(config: &Config, epoch: u16) -> Option<Self> {
+        let access = config.access.as_ref()?;
+        let member = config.local();
+        Some(Self {
+            node: member.id,
+            epoch,
+            external: access.fqdn.clone(),
+            internal: access.internal_fqdn.clone(),
+            member: member.internal.fqdn.clone(),
+            client_port: access.client_port,
+            federation_port: access.federation_port,
+            internal_port: access.internal_port,
+            domains: config.organization.sip_domains.clone(),
+            remote_users: access.remote_users,
+            anonymous_users: access.anonymous_users,
+            register_mode: access.register_mode,
+            next_hop: config.internal.next_hop.clone(),
+            trusted_servers: config.internal.trusted_servers.clone(),
+            federation: FederationRules::of(access, config.organization.federation_here),
+            limits: access.limits.clone(),
+        })
+    }
+
+    /// The organisation's own domain of that name.
+    #[must_use]
+    pub fn own_domain(&self, host: &str) -> Option<&SipDomain> {
+        self.domains
+            .iter()
+            .find(|own| own.domain.as_str().eq_ignore_ascii_case(host))
+    }
+
+    /// Whether that is one of the edge's own host names.
+    #[must_use]
+    pub fn is_own_host(&self, host: &str) -> bool {
+        [&self.external, &self.internal, &self.member]
+            .iter()
+            .any(|own| own.as_str().eq_ignore_ascii_case(host))
+    }
+}
+
+impl FederationRules {
+    fn of(access: &Access, federation_here: bool) -> Self {
+        let federation = &access.federation;
+        Self {
+            enabled: federation.enabled && federation_here,
+            discovery: federation.discovery,
+            partners: federation
+                .partners
+                .iter()
+                .map(|partner| (partner.domain.clone(), partner.fqdn.clone()))
+                .collect(),
+            blocked: federation.blocked.clone(),
+            port: access.federation_port,
+            pending: federation.pending_per_domain,
+        }
+    }
+}
+
+/// What a client may do before the inside has accepted it once; ours, not a protocol's.
+pub mod newcomer {
+    use super::Duration;
+
+    /// Requests that wait for their final answer.
+    pub const IN_FLIGHT_MAX: u16 = 5;
+    /// Requests in all.
+    pub const REQUESTS_MAX: u16 = 30;
+    /// Bytes of one body.
+    pub const BODY_MAX: usize = 16 * 1024;
+    /// From the handshake to the first 2xx.
+    pub const TIME_MAX: Duration = Duration::from_secs(60);
+}

@@ -1,0 +1,7 @@
+//! The proxy in a simulated world: two cores, a clock, far ends that are bytes.
+
+mod client;
+mod dialog;
+mod federation;
+mod malformed;
+mod world;

@@ -1,0 +1,329 @@
+//! Other organisations: who is believed, who is reached, and what they may see.
+
+use std::time::Duration;
+
+use super::world::{World, name, request, response, settings, status, values};
+use crate::proxy::Event;
+use crate::proxy::refusal::Refusal;
+use crate::proxy::settings::Settings;
+
+fn from_partner(domain: &str, more: &[&str]) -> String {
+    request(
+        "INVITE",
+        "sip:bob@contoso.test",
+        &format!("carol@{domain}"),
+        "bob@contoso.test",
+        more,
+    )
+}
+
+fn from_us(domain: &str) -> String {
+    let to = format!("carol@{domain}");
+    request(
+        "MESSAGE",
+        &format!("sip:{to}"),
+        "bob@contoso.test",
+        &to,
+        &["ms-diagnostics: 1;source=\"inner\""],
+    )
+}
+
+#[test]
+fn a_partner_is_proven_once_and_its_dialog_runs_both_ways() {
+    let mut world = World::new();
+    let director = world.next_hop(0);
+    let partner = world.partner(1, "sip.fabrikam.test", None);
+    world.next_hop(1);
+    let next_hop = world.inside(1);
+    world.cores[1].handle_next_hop(next_hop);
+    world.receive(
+        partner,
+        from_partner(
+            "fabrikam.test",
+            &["P-Asserted-Identity: <sip:ceo@contoso.test>"],
+        ),
+    );
+    let inside = world.sent(next_hop).expect("forwarded");
+    assert_eq!(
+        values(&inside, "ms-edge-proxy-message-trust"),
+        [
+            "ms-source-type=AutoFederation;ms-ep-fqdn=edge.contoso.internal;ms-source-verified-user=verified;\
+         ms-source-network=federation;ms-remote-fqdn=sip.fabrikam.test"
+        ]
+    );
+    assert!(values(&inside, "P-Asserted-Identity").is_empty());
+    let routes = values(&inside, "Record-Route");
+    assert!(
+        routes[0].ends_with("@edge1.contoso.internal:5061;transport=tls;lr>"),
+        "{routes:?}"
+    );
+    assert!(
+        routes[1].ends_with("@sip.contoso.test:5061;transport=tls;lr>"),
+        "{routes:?}"
+    );
+
+    world.receive(
+        next_hop,
+        response(&inside, "200 OK", &["ms-diagnostics: 2;source=\"inner\""]),
+    );
+    let answer = world.sent(partner).expect("back to the partner");
+    assert!(values(&answer, "ms-diagnostics").is_empty());
+
+    // Inside the dialog: from the partner, whose route set is the reverse …
+    let route = format!("Route: {}, {}", routes[1], routes[0]);
+    let bye = request(
+        "BYE",
+        "sip:bob@10.2.0.10",
+        "carol@fabrikam.test",
+        "bob@contoso.test",
+        &[&route],
+    );
+    world.receive(partner, bye);
+    assert!(values(&world.sent(next_hop).expect("forwarded"), "Route").is_empty());
+    assert_eq!(world.resolved, [name("fabrikam.test")], "DNS is asked once");
+
+    // … and from inside, over a connection that we open to the proven edge.
+    let route = format!(
+        "Route: {}, {}, <sip:x@sip.fabrikam.test:5061;transport=tls;lr>",
+        routes[0], routes[1]
+    );
+    let bye = request(
+        "BYE",
+        "sip:carol@172.16.0.9",
+        "bob@contoso.test",
+        "carol@fabrikam.test",
+        &[&route],
+    );
+    world.receive(director, bye);
+    assert_eq!(
+        world.dialled,
+        ["sip.fabrikam.test:5061".parse().expect("lawful")]
+    );
+    let ours = world.partner(0, "sip.fabrikam.test", Some("sip.fabrikam.test:5061"));
+    let outside = world.sent(ours).expect("what waited for the connection");
+    assert!(outside.starts_with("BYE sip:carol@172.16.0.9 "));
+    assert_eq!(
+        values(&outside, "Route"),
+        ["<sip:x@sip.fabrikam.test:5061;transport=tls;lr>"]
+    );
+}
+
+#[test]
+fn whoever_does_not_prove_his_domain_is_refused_and_learns_nothing() {
+    let mut world = World::new();
+    world.dns.insert("liar.test", "sip.fabrikam.test:5061");
+    let director = world.next_hop(0);
+    let cases = [
+        ("sip.fabrikam.test", "evil.test", "403 Forbidden"),
+        ("sip.fabrikam.test", "northwind.test", "403 Forbidden"),
+        ("sip.other.test", "fabrikam.test", "403 Forbidden"),
+        ("sip.fabrikam.test", "contoso.test", "403 Forbidden"),
+        ("sip.fabrikam.test", "anonymous.invalid", "403 Forbidden"),
+        ("sip.fabrikam.test", "liar.test", "403 Forbidden"),
+    ];
+    for (certificate, domain, answer) in cases {
+        let partner = world.partner(0, certificate, None);
+        world.receive(partner, from_partner(domain, &[]));
+        let sent = world.sent(partner).expect("an answer");
+        assert!(
+            sent.starts_with(&format!("SIP/2.0 {answer}\r\n")),
+            "{certificate} as {domain}: {sent}"
+        );
+        let public = values(&sent, "ms-diagnostics-public");
+        assert!(
+            public[0].starts_with("1027;"),
+            "all refusals look alike: {public:?}"
+        );
+    }
+    assert_eq!(world.sent(director), None);
+}
+
+#[test]
+fn a_listed_edge_needs_no_dns_and_is_called_direct() {
+    let mut world = World::new();
+    let director = world.next_hop(0);
+    let partner = world.partner(0, "edge.northwind.test", None);
+    world.receive(partner, from_partner("northwind.test", &[]));
+    let inside = world.sent(director).expect("forwarded");
+    assert!(values(&inside, "ms-edge-proxy-message-trust")[0].contains("DirectPartner"));
+    assert!(world.resolved.is_empty());
+}
+
+#[test]
+fn discovery_lets_in_who_proves_himself() {
+    let mut settings = settings();
+    settings.federation.discovery = true;
+    let mut world = World::with(settings);
+    world.dns.insert("new.test", "sip.new.test:5061");
+    let director = world.next_hop(0);
+    let partner = world.partner(0, "sip.new.test", None);
+    world.receive(partner, from_partner("new.test", &[]));
+    assert!(world.sent(director).is_some());
+    world.receive(partner, from_partner("evil.test", &[]));
+    assert_eq!(
+        status(world.sent(partner)),
+        "403 Forbidden",
+        "blocking wins over discovery"
+    );
+}
+
+#[test]
+fn a_partner_asks_only_for_us_and_only_by_methods_between_partners() {
+    let mut world = World::new();
+    let director = world.next_hop(0);
+    let partner = world.partner(0, "sip.fabrikam.test", None);
+    for (method, uri, to) in [
+        ("REGISTER", "sip:contoso.test", "bob@contoso.test"),
+        ("SERVICE", "sip:mras@contoso.test", "mras@contoso.test"),
+        ("MESSAGE", "sip:x@third.test", "x@third.test"),
+        ("MESSAGE", "sip:x@contoso.test", "x@third.test"),
+        ("MESSAGE", "sip:x@10.10.0.50", "x@contoso.test"),
+    ] {
+        world.receive(
+            partner,
+            request(method, uri, "carol@fabrikam.test", to, &[]),
+        );
+        assert_eq!(
+            status(world.sent(partner)),
+            "403 Forbidden",
+            "{method} {uri}"
+        );
+    }
+    assert_eq!(world.sent(director), None);
+}
+
+#[test]
+fn a_message_for_another_domain_finds_its_edge_by_dns() {
+    let mut world = World::new();
+    let director = world.next_hop(0);
+    world.receive(director, from_us("fabrikam.test"));
+    world.receive(director, from_us("fabrikam.test"));
+    assert_eq!(world.dialled.len(), 1, "one connection for all who wait");
+    let ours = world.partner(0, "sip.fabrikam.test", Some("sip.fabrikam.test:5061"));
+    let outside = world.sent(ours).expect("the first that waited");
+    assert!(world.sent(ours).is_some(), "and the second");
+    assert!(values(&outside, "Via")[0].starts_with("SIP/2.0/TLS sip.contoso.test:5061;branch="));
+    assert!(values(&outside, "ms-diagnostics").is_empty());
+    world.receive(ours, response(&outside, "200 OK", &[]));
+    let back = world.sent(director).expect("the answer");
+    assert!(back.starts_with("SIP/2.0 200 OK"));
+    assert!(
+        values(&back, "ms-edge-proxy-message-trust")[0]
+            .contains("ms-remote-fqdn=sip.fabrikam.test")
+    );
+    world.receive(director, from_us("fabrikam.test"));
+    assert!(world.sent(ours).is_some(), "the connection is used again");
+    assert_eq!(world.dialled.len(), 1);
+}
+
+#[test]
+fn what_cannot_be_reached_outside_is_said_with_its_reason() {
+    let mut world = World::with(Settings {
+        federation: crate::proxy::settings::FederationRules {
+            discovery: true,
+            ..settings().federation
+        },
+        ..settings()
+    });
+    world.dns.insert("conflict.test", "sip.elsewhere.test:5061");
+    world.dns.insert("quiet.test", "silence");
+    let director = world.next_hop(0);
+    for (domain, answer, diagnostic) in [
+        ("evil.test", "404 Not Found", "1005;"),
+        ("conflict.test", "504 Server time-out", "1009;"),
+        ("quiet.test", "504 Server time-out", "1008;"),
+        ("nowhere.test", "504 Server time-out", "1008;"),
+    ] {
+        world.receive(director, from_us(domain));
+        let sent = world.sent(director).expect("an answer");
+        assert!(
+            sent.starts_with(&format!("SIP/2.0 {answer}\r\n")),
+            "{domain}: {sent}"
+        );
+        assert!(
+            values(&sent, "ms-diagnostics")[0].starts_with(diagnostic),
+            "{domain}: {sent}"
+        );
+    }
+    world.receive(director, from_us("fabrikam.test"));
+    world.dial_failed(0, "sip.fabrikam.test:5061", Refusal::PartnerUntrusted);
+    let sent = world.sent(director).expect("an answer");
+    assert!(
+        values(&sent, "ms-diagnostics")[0].starts_with("1010;"),
+        "{sent}"
+    );
+    world.receive(director, from_us("fabrikam.test"));
+    assert_eq!(
+        status(world.sent(director)),
+        "504 Server time-out",
+        "at once"
+    );
+    assert_eq!(world.dialled.len(), 1, "a host that failed is left alone");
+    world.wait(Duration::from_secs(6));
+    world.receive(director, from_us("fabrikam.test"));
+    assert_eq!(world.dialled.len(), 2, "and then tried again");
+}
+
+#[test]
+fn only_so_many_messages_wait_for_one_edge() {
+    let mut world = World::new();
+    let director = world.next_hop(0);
+    for _ in 0..3 {
+        world.receive(director, from_us("fabrikam.test"));
+    }
+    assert_eq!(status(world.sent(director)), "503 Service Unavailable");
+    assert!(world.events.contains(&Event::Answered(
+        crate::proxy::token::Realm::Inside,
+        Refusal::PartnerBusy
+    )));
+}
+
+#[test]
+fn federation_that_is_off_is_off_both_ways() {
+    let mut settings = settings();
+    settings.federation.enabled = false;
+    let mut world = World::with(settings);
+    let (director, partner) = (
+        world.next_hop(0),
+        world.partner(0, "sip.fabrikam.test", None),
+    );
+    world.receive(partner, from_partner("fabrikam.test", &[]));
+    assert_eq!(status(world.sent(partner)), "403 Forbidden");
+    world.receive(director, from_us("fabrikam.test"));
+    assert_eq!(status(world.sent(director)), "403 Forbidden");
+}
+
+#[test]
+fn a_partner_cannot_use_the_route_of_a_client_or_of_another_partner() {
+    let mut world = World::new();
+    let (director, client) = (world.next_hop(0), world.client(0));
+    world.receive(
+        client,
+        request(
+            "REGISTER",
+            "sip:contoso.test",
+            "a@contoso.test",
+            "a@contoso.test",
+            &[],
+        ),
+    );
+    let path = values(&world.sent(director).expect("forwarded"), "Path")[0].to_owned();
+    let fabrikam = world.partner(0, "sip.fabrikam.test", None);
+    world.receive(fabrikam, from_partner("fabrikam.test", &[]));
+    let inside = world.sent(director).expect("forwarded");
+    let theirs = values(&inside, "Record-Route")[1].to_owned();
+
+    let northwind = world.partner(0, "edge.northwind.test", None);
+    for (sender, domain, route) in [
+        (fabrikam, "fabrikam.test", &path),
+        (northwind, "northwind.test", &theirs),
+    ] {
+        world.receive(sender, from_partner(domain, &[&format!("Route: {route}")]));
+        assert_eq!(
+            status(world.sent(sender)),
+            "481 Call/Transaction Does Not Exist"
+        );
+    }
+    assert_eq!(world.sent(client), None);
+    assert_eq!(world.sent(director), None);
+}

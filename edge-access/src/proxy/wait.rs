@@ -1,0 +1,237 @@
+//! Messages that cannot go on before something is known: a partner's proof, its address, a connection to it.
+//!
+//! What waits is kept as it came and is looked at again from the start. Each wait has a bound, and who
+//! comes too late is told so.
+
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use edge_common::host_name::{HostName, HostPort};
+use edge_common::sip::message::Message;
+use edge_common::sip::parse::Index;
+use edge_common::time::Now;
+
+use super::federation::{Answer, Question};
+use super::flow::{Partner, PartnerKind, Peer, Proof};
+use super::policy::DomainRule;
+use super::refusal::{Drop, Refusal};
+use super::token::FlowKey;
+use super::{Arrival, Event, Output, Proxy, Stop};
+
+/// What a message waits for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Wait {
+    /// Whether that connection speaks for that domain.
+    Proof(FlowKey, HostName),
+    /// Which edge speaks for that domain.
+    Target(HostName),
+    /// A connection to that edge.
+    Link(HostPort),
+}
+
+/// A message that waits.
+#[derive(Debug)]
+pub(super) struct Held {
+    flow: FlowKey,
+    bytes: Vec<u8>,
+}
+
+/// A connection to a partner's edge.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Link {
+    /// It is being opened.
+    Dialling,
+    /// It stands.
+    Up(FlowKey),
+    /// It could not be opened, and is not tried again before that time.
+    Failed(Refusal, Instant),
+}
+
+impl Link {
+    pub(super) fn is(self, key: FlowKey) -> bool {
+        matches!(self, Self::Up(own) if own == key)
+    }
+}
+
+impl Proxy {
+    /// The owner of the verdicts has answered.
+    pub fn handle_answer(&mut self, now: Now, question: Question, answer: Answer) {
+        match question {
+            Question::Proof {
+                flow,
+                domain,
+                names,
+            } => {
+                self.event(Event::Verdict {
+                    domain: domain.clone(),
+                    names,
+                    outcome: answer.outcome.clone(),
+                });
+                let wait = Wait::Proof(flow, domain.clone());
+                match answer.outcome {
+                    Ok(target) => {
+                        let proof = Proof {
+                            target,
+                            kind: PartnerKind::Automatic,
+                        };
+                        if let Some(partner) = self.partner_mut(flow) {
+                            partner.remember(domain, proof, answer.until);
+                        }
+                        self.release(now, &wait);
+                    }
+                    Err(refusal) => self.refuse_held(&wait, refusal),
+                }
+            }
+            Question::Target { domain, .. } => {
+                let wait = Wait::Target(domain.clone());
+                match answer.outcome {
+                    Err(refusal) => self.refuse_held(&wait, refusal),
+                    Ok(_) => {
+                        self.remember_target(now, domain, answer);
+                        self.release(now, &wait);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A partner's edge could not be reached; it is left alone for a while.
+    pub fn handle_dial_failed(&mut self, now: Now, target: &HostPort, refusal: Refusal) {
+        self.links.insert(
+            target.clone(),
+            Link::Failed(refusal, now.mono + REDIAL_AFTER),
+        );
+        self.refuse_held(&Wait::Link(target.clone()), refusal);
+    }
+
+    /// How that connection proves `domain`, or what has to be waited for.
+    pub(super) fn prove(
+        &mut self,
+        now: Now,
+        key: FlowKey,
+        domain: HostName,
+    ) -> Result<Proof, Stop> {
+        let rule = self.settings.federation.of_domain(&domain);
+        let Some(partner) = self.partner_mut(key) else {
+            return Err(Refusal::DomainDenied.into());
+        };
+        match rule {
+            DomainRule::Denied => Err(Refusal::DomainDenied.into()),
+            DomainRule::Direct(target) if partner.names.proves_host(&target.host) => Ok(Proof {
+                target,
+                kind: PartnerKind::Direct,
+            }),
+            DomainRule::Direct(_) => Err(Refusal::DomainDenied.into()),
+            DomainRule::Automatic => match partner.proof(&domain, now.mono) {
+                Some(proof) => Ok(proof.clone()),
+                None => Err(Wait::Proof(key, domain).into()),
+            },
+        }
+    }
+
+    /// The edge of `domain`, or what has to be waited for.
+    pub(super) fn target(&mut self, now: Now, domain: HostName) -> Result<HostPort, Stop> {
+        match self.targets.get(&domain) {
+            Some(answer) if answer.until > now.mono => answer.outcome.clone().map_err(Stop::Refuse),
+            Some(_) | None => Err(Wait::Target(domain).into()),
+        }
+    }
+
+    /// The connection to a partner's edge, or what has to be waited for.
+    pub(super) fn link(&mut self, now: Now, target: &HostPort) -> Result<FlowKey, Stop> {
+        match self.links.get(target) {
+            Some(Link::Up(key)) => Ok(*key),
+            Some(Link::Failed(refusal, until)) if *until > now.mono => Err((*refusal).into()),
+            Some(Link::Failed(..) | Link::Dialling) | None => {
+                Err(Wait::Link(target.clone()).into())
+            }
+        }
+    }
+
+    /// Keeps a message until `wait` is over; the first to wait sets things going.
+    pub(super) fn hold(&mut self, flow: FlowKey, message: &Message<'_>, wait: Wait) {
+        let pending = self.settings.federation.pending;
+        let held = self.waits.get(&wait).map_or(0, Vec::len);
+        if held >= pending || (held == 0 && self.waits.len() >= WAITS_MAX) {
+            self.answer(flow, message, Refusal::PartnerBusy);
+            return;
+        }
+        if held == 0 {
+            self.start(&wait);
+        }
+        self.waits.entry(wait).or_default().push(Held {
+            flow,
+            bytes: message.bytes().to_vec(),
+        });
+    }
+
+    fn start(&mut self, wait: &Wait) {
+        let output = match wait {
+            Wait::Proof(flow, domain) => {
+                let Some(partner) = self.partner_mut(*flow) else {
+                    return;
+                };
+                Output::Ask(Question::Proof {
+                    flow: *flow,
+                    domain: domain.clone(),
+                    names: Arc::clone(&partner.names),
+                })
+            }
+            Wait::Target(domain) => Output::Ask(Question::Target {
+                core: self.core,
+                domain: domain.clone(),
+            }),
+            Wait::Link(target) => {
+                self.links.insert(target.clone(), Link::Dialling);
+                Output::Dial(target.clone())
+            }
+        };
+        self.push(output);
+    }
+
+    /// Looks again at everything that waited.
+    pub(super) fn release(&mut self, now: Now, wait: &Wait) {
+        for held in self.waits.remove(wait).unwrap_or_default() {
+            if self.flows.get(held.flow).is_some() {
+                self.receive(now, held.flow, &held.bytes, Arrival::Again);
+            } else {
+                self.event(Event::Dropped(Drop::SenderGone));
+            }
+        }
+    }
+
+    fn refuse_held(&mut self, wait: &Wait, refusal: Refusal) {
+        for held in self.waits.remove(wait).unwrap_or_default() {
+            let mut index = Index::new(self.settings.limits.headers);
+            if let Ok(message) = Message::parse(&held.bytes, &mut index) {
+                self.answer(held.flow, &message, refusal);
+            }
+        }
+    }
+
+    fn remember_target(&mut self, now: Now, domain: HostName, answer: Answer) {
+        if self.targets.len() >= TARGETS_MAX {
+            self.targets.retain(|_, known| known.until > now.mono);
+        }
+        if self.targets.len() >= TARGETS_MAX {
+            self.targets.pop_first();
+        }
+        self.targets.insert(domain, answer);
+    }
+
+    fn partner_mut(&mut self, key: FlowKey) -> Option<&mut Partner> {
+        match &mut self.flows.get_mut(key)?.peer {
+            Peer::Partner(partner) => Some(partner),
+            Peer::Client(_) | Peer::Inside { .. } => None,
+        }
+    }
+}
+
+/// Things that are waited for at once, on one core.
+const WAITS_MAX: usize = 1024;
+/// Domains whose edge is remembered, on one core; the owner of the verdicts has the others.
+const TARGETS_MAX: usize = 256;
+/// A partner's edge that could not be reached is not dialled again sooner.
+const REDIAL_AFTER: Duration = Duration::from_secs(5);
