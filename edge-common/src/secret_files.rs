@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroize;
+
 use crate::cert::role::{Problem, Severity, Wanted, check};
 use crate::cert::store::{self, LoadError, LoadFault, Pair};
 use crate::config::{AuthenticationFiles, CertificateFiles, RestSecretFiles, SecretFiles};
@@ -84,8 +86,11 @@ fn av_keys(
     {
         return Err(fault(SecretFault::ShownByListener));
     }
-    let key = store::read_key(&files.key).map_err(|error| LoadError::new(&files.key, error))?;
-    AvKeys::derive(&pair.facts.public_key, &key).map_err(|error| fault(SecretFault::Key(error)))
+    let mut key = store::read_key(&files.key).map_err(|error| LoadError::new(&files.key, error))?;
+    let keys = AvKeys::derive(&pair.facts.public_key, &key)
+        .map_err(|error| fault(SecretFault::Key(error)));
+    key.zeroize();
+    keys
 }
 
 fn secret<T>(

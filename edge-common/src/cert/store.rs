@@ -236,7 +236,7 @@ fn read_own_chain(file: &Path) -> Result<(Vec<CertificateDer<'static>>, Facts), 
     }
 }
 
-/// The certificates of a PEM file, at least one, each of which parses.
+/// The certificates of a PEM file, at least one.
 pub fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, LoadFault> {
     let sections = read_public(file)?;
     let chain: Vec<_> = sections
@@ -248,12 +248,6 @@ pub fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, LoadFault
         return Err(LoadFault::Nothing {
             wanted: "CERTIFICATE",
         });
-    }
-    for (at, certificate) in chain.iter().enumerate() {
-        Facts::read(certificate).map_err(|error| LoadFault::Certificate {
-            index: at + 1,
-            error,
-        })?;
     }
     Ok(chain)
 }
@@ -401,6 +395,14 @@ pub enum LoadFault {
         index: usize,
         /// What is wrong.
         error: FactsError,
+    },
+    /// A certificate that cannot vouch for others.
+    #[error("certificate {index} cannot be used as a CA: {reason}")]
+    Authority {
+        /// Counted from 1.
+        index: usize,
+        /// What is wrong.
+        reason: String,
     },
     /// A list that cannot be read.
     #[error("not a usable revocation list: {reason}")]
@@ -707,6 +709,15 @@ mod tests {
         let trust =
             crate::cert::trust::TrustStore::from_pem_file(&place.write("ca.pem", &bundle)).unwrap();
         assert_eq!(trust.len(), 1);
+        let broken = format!(
+            "{}-----BEGIN CERTIFICATE-----\nMAAA\n-----END CERTIFICATE-----\n",
+            ca.pem()
+        );
+        let broken = crate::cert::trust::TrustStore::from_pem_file(&place.write("ca.pem", &broken));
+        assert!(matches!(
+            broken.unwrap_err().fault,
+            LoadFault::Authority { index: 2, .. }
+        ));
         let empty = crate::cert::trust::TrustStore::from_pem_file(&place.write("ca.pem", "# soon"));
         assert!(matches!(
             empty.unwrap_err().fault,

@@ -9,19 +9,22 @@
 //! TLS 1.2 and 1.3, aws-lc-rs, no default provider: the process stays right if another crate brings its own.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::server::NoServerSessionStorage;
-use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
+use rustls::time_provider::TimeProvider;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
+use rustls_pki_types::UnixTime;
 
 pub use super::revocation::CrlStore;
 pub use super::store::Store;
 pub use super::tickets::ArrayTickets;
 pub use super::trust::TrustStore;
 pub use super::verify::{PeerPolicy, PeerVerifier};
+use crate::run;
 
 /// For clients that show no certificate: port 443 of each service.
 #[must_use]
@@ -132,7 +135,18 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// The wall clock of the system, for certificates and tickets.
 #[must_use]
 pub fn system_clock() -> Arc<dyn TimeProvider> {
-    Arc::new(DefaultTimeProvider)
+    Arc::new(RunClock)
+}
+
+/// The daemon's own clock, as rustls asks for it.
+#[derive(Debug)]
+struct RunClock;
+
+impl TimeProvider for RunClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since_1970 = Duration::from_millis(run::now().unix.as_millis());
+        Some(UnixTime::since_unix_epoch(since_1970))
+    }
 }
 
 fn protocols(alpn: &[&[u8]]) -> Vec<Vec<u8>> {

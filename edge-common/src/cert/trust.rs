@@ -33,7 +33,10 @@ impl TrustStore {
 
     /// The CAs that the operating system trusts.
     pub fn system() -> Result<Self, LoadError> {
-        Self::from_pem_file(Path::new(SYSTEM_ROOTS))
+        Ok(Self {
+            roots: Roots::system()?,
+            partners: Vec::new(),
+        })
     }
 
     /// These CAs.
@@ -160,21 +163,36 @@ impl Default for Roots {
 }
 
 impl Roots {
-    /// The CAs in a PEM file.
+    /// The CAs in a PEM file of the operator's. Each must be fit for use: one left out would be missed too late.
     pub fn load(file: &Path) -> Result<Self, LoadError> {
         let authorities = store::read_chain(file).map_err(|fault| LoadError::new(file, fault))?;
         Self::of(&authorities).map_err(|fault| LoadError::new(file, fault))
     }
 
-    /// These CAs. A bundle of public roots may hold some that cannot be used; what matters is that one can.
+    /// These CAs.
     pub fn of(authorities: &[CertificateDer<'_>]) -> Result<Self, LoadFault> {
         let mut store = RootCertStore::empty();
-        let (usable, _) =
-            store.add_parsable_certificates(authorities.iter().map(|ca| ca.clone().into_owned()));
+        for (at, authority) in authorities.iter().enumerate() {
+            store
+                .add(authority.clone().into_owned())
+                .map_err(|error| LoadFault::Authority {
+                    index: at + 1,
+                    reason: error.to_string(),
+                })?;
+        }
+        Ok(Self(Arc::new(store)))
+    }
+
+    /// The CAs of the system's bundle, which always holds a few that nobody can use any more.
+    fn system() -> Result<Self, LoadError> {
+        let file = Path::new(SYSTEM_ROOTS);
+        let fault = |fault| LoadError::new(file, fault);
+        let mut store = RootCertStore::empty();
+        let (usable, _) = store.add_parsable_certificates(store::read_chain(file).map_err(fault)?);
         if usable == 0 {
-            return Err(LoadFault::Nothing {
+            return Err(fault(LoadFault::Nothing {
                 wanted: "CERTIFICATE of a CA",
-            });
+            }));
         }
         Ok(Self(Arc::new(store)))
     }
@@ -229,6 +247,14 @@ mod tests {
         assert_eq!(connects(&["sip.else.test"]), Ok(()));
         assert_eq!(connects(&[PARTNER]), unknown);
         assert_eq!(connects(&["sip.northwind.test", PARTNER]), unknown);
+    }
+
+    #[test]
+    fn the_systems_bundle_is_read_where_there_is_one() {
+        match TrustStore::system() {
+            Ok(trust) => assert!(!trust.is_empty()),
+            Err(error) => assert!(error.to_string().starts_with(SYSTEM_ROOTS), "{error}"),
+        }
     }
 
     fn partner_trust(authority: &Authority) -> PartnerTrust {
