@@ -21,15 +21,16 @@ use super::relayed::{Family, FamilyPair};
 /// What the configuration says about peers.
 #[derive(Clone, Debug)]
 pub struct PeerPolicy {
-    pub(super) relays: FamilyPair<Option<IpAddr>>,
+    /// Own addresses from which packets leave, one of each family at most.
+    pub relays: FamilyPair<Option<IpAddr>>,
     /// What the world sees in place of the relay address of the same family.
-    pub(super) public: Option<IpAddr>,
+    pub public: Option<IpAddr>,
     /// Our hosts and what lies inside.
-    pub(super) ours: Vec<IpNet>,
+    pub ours: Vec<IpNet>,
     /// Special-purpose ranges that are reached all the same.
-    pub(super) allowed: Vec<IpNet>,
+    pub allowed: Vec<IpNet>,
     /// Whether the relay mode lets UDP out.
-    pub(super) udp_leaves: bool,
+    pub udp_leaves: bool,
 }
 
 /// The way to a peer.

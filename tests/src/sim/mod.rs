@@ -1,0 +1,10 @@
+//! A simulated world: the cores of the daemons, other parties, links that delay, lose and reorder,
+//! and a clock that is moved.
+//!
+//! - [`link`]: the faults of one path
+//! - [`world`]: nodes, packets under way, time
+//! - [`turn`]: the relay's core, a client that follows RFC 8489's timers, a peer that echoes
+
+pub mod link;
+pub mod turn;
+pub mod world;
