@@ -564,6 +564,40 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wanted_follows_from_the_configuration() {
+        let example = include_str!("../../../deploy/examples/single.toml");
+        let config = crate::config::check(example, None).config.unwrap();
+        let asked = |role| {
+            let wanted = Wanted::of(&config, role).unwrap();
+            let names = |names: &[HostName]| {
+                names
+                    .iter()
+                    .map(HostName::to_string)
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            };
+            (names(&wanted.hosts), names(&wanted.sip_domains))
+        };
+        let pair = |hosts: &str, domains: &str| (hosts.to_owned(), domains.to_owned());
+        assert_eq!(
+            asked(Role::AccessExternal),
+            pair("sip.contoso.test", "contoso.test")
+        );
+        assert_eq!(
+            asked(Role::WebConfExternal),
+            pair("webconf.contoso.test", "")
+        );
+        assert_eq!(asked(Role::AvExternal), pair("av.contoso.test", ""));
+        assert_eq!(
+            asked(Role::Internal),
+            pair("edge.contoso.internal edge1.contoso.internal", "")
+        );
+        assert_eq!(asked(Role::AvAuthentication), pair("", ""));
+        let without_av = Config { av: None, ..config };
+        assert_eq!(Wanted::of(&without_av, Role::AvAuthentication), None);
+    }
+
+    #[test]
     fn a_good_certificate_has_no_problem_in_any_role() {
         let good = facts(|_| {});
         for role in Role::ALL {

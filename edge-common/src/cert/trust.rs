@@ -257,6 +257,52 @@ mod tests {
         }
     }
 
+    #[test]
+    fn trust_follows_from_the_configuration() {
+        let place = tempfile::TempDir::new().unwrap();
+        let write = |name: &str, authority: &Authority| {
+            let path = place.path().join(name);
+            std::fs::write(&path, authority.pem()).unwrap();
+            path
+        };
+        let (public, own) = (Authority::new("Public CA"), Authority::new("Northwind CA"));
+        let example = include_str!("../../../deploy/examples/single.toml");
+        let mut config = crate::config::check(example, None).config.unwrap();
+        let federation = &mut config.access.as_mut().unwrap().federation;
+        federation.trust_roots = TrustRoots::File(write("public.pem", &public));
+        federation.partners[1].ca = Some(write("own.pem", &own));
+        federation.partners[1].revocation = Revocation::Hard;
+        let trust = TrustStore::federation(federation).unwrap();
+        let terms = |name: &str| {
+            let names = ProvenNames {
+                dns: vec![name.parse().unwrap()],
+                ..ProvenNames::default()
+            };
+            let terms = trust.terms(&names, Revocation::Off).unwrap();
+            (terms.roots.anchors()[0].subject.to_vec(), terms.revocation)
+        };
+        let subject = |authority: &Authority| {
+            Roots::of(&[authority.certificate()]).unwrap().anchors()[0]
+                .subject
+                .to_vec()
+        };
+        assert_eq!(
+            terms("sip.northwind.test"),
+            (subject(&own), Revocation::Hard)
+        );
+        assert_eq!(
+            terms("sip.stranger.test"),
+            (subject(&public), Revocation::Off)
+        );
+        federation.partners[1].ca = Some(place.path().join("none.pem"));
+        assert!(
+            TrustStore::federation(federation)
+                .unwrap_err()
+                .to_string()
+                .contains("none.pem: cannot be read")
+        );
+    }
+
     fn partner_trust(authority: &Authority) -> PartnerTrust {
         PartnerTrust {
             domain: "fabrikam.test".parse().unwrap(),

@@ -109,6 +109,35 @@ mod tests {
     }
 
     #[test]
+    fn the_configuration_says_what_is_our_own() {
+        let example = include_str!("../../../deploy/examples/single.toml");
+        let config = crate::config::check(example, None).config.unwrap();
+        let rules = AddressRules::for_partners(&config);
+        for own in [
+            "198.51.100.10",
+            "198.51.100.12",
+            "2001:db8:100::10",
+            "10.10.0.10",
+            "10.10.7.7",
+            "::ffff:10.10.0.10",
+        ] {
+            assert!(!allowed(&rules, own), "{own}");
+        }
+        assert!(
+            allowed(&rules, "198.51.100.20"),
+            "the lab's ranges count as public"
+        );
+        let product = Config {
+            lab: None,
+            ..config
+        };
+        assert!(!allowed(
+            &AddressRules::for_partners(&product),
+            "198.51.100.20"
+        ));
+    }
+
+    #[test]
     fn a_lab_may_treat_documentation_ranges_as_public_but_not_its_own_hosts() {
         let rules = AddressRules::new(
             nets(&["198.51.100.10/32", "10.10.0.0/16"]),

@@ -772,6 +772,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn resolvers_follow_from_the_configuration() {
+        let example = include_str!("../../../deploy/examples/single.toml");
+        let config = crate::config::check(example, None).config.unwrap();
+        let (outside, inside) = (
+            SipResolver::external(&config).unwrap(),
+            SipResolver::internal(&config).unwrap(),
+        );
+        let (outside, inside) = (&outside.0.settings, &inside.0.settings);
+        assert_eq!(outside.servers, ["192.0.2.53:53".parse().unwrap()]);
+        assert_eq!(
+            outside.bind,
+            [
+                "198.51.100.10".parse::<IpAddr>().unwrap(),
+                "2001:db8:100::10".parse().unwrap()
+            ]
+        );
+        assert_eq!(inside.servers, ["10.10.0.53:53".parse().unwrap()]);
+        assert_eq!(inside.bind, ["10.10.0.10".parse::<IpAddr>().unwrap()]);
+        for port in [3_478, 50_000, 59_999] {
+            assert!(outside.avoid_ports.contains(&port) && inside.avoid_ports.contains(&port));
+        }
+        assert_eq!(outside.avoid_ports.len(), 10_001);
+        let director = "10.10.0.20".parse().unwrap();
+        assert!((inside.guard)(director) && !(outside.guard)(director));
+    }
+
+    #[tokio::test]
     async fn the_cache_is_bounded() {
         let server = Server::start(Zone::default()).await;
         let limits = ResolverLimits {
