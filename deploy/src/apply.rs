@@ -307,6 +307,12 @@ impl Waiting {
         self.file().exists()
     }
 
+    /// Says whether a change waits or is just being taken back.
+    #[must_use]
+    pub fn is_undecided(&self) -> bool {
+        self.is_pending() || self.directory.join(REVERTING).exists()
+    }
+
     /// The guard's whole life: says that it is there, waits, and takes the change back unless it was confirmed.
     ///
     /// # Errors
@@ -332,7 +338,7 @@ impl Waiting {
         let Some(pending) = self.read().filter(|pending| pending.id == id) else {
             return Ok(Outcome::Confirmed);
         };
-        let taken = self.directory.join("reverting.json");
+        let taken = self.directory.join(REVERTING);
         if fs::rename(self.file(), &taken).is_err() {
             return Ok(Outcome::Confirmed);
         }
@@ -450,6 +456,9 @@ pub fn system_call_group(group: &str) -> io::Result<Vec<String>> {
 
 /// How often the guard looks.
 const GUARD_TICK: Duration = Duration::from_millis(100);
+
+/// A pending change that the guard has taken into its hands.
+const REVERTING: &str = "reverting.json";
 
 /// The guard's one line.
 const READY: &str = "ready";

@@ -1,17 +1,24 @@
 //! What stands around the daemons: plans, printers, and the operator's one tool.
 //!
 //! ```text
-//!   edge.toml ─► Config ─► plan::Plan ─┬─► firewall ─► apply: nft
-//!                                      ├─► network   script, networkd
-//!                                      ├─► dns       zone fragments
-//!                                      └─► systemd   units
+//!   answers ─► edge.toml ─► Config ─► plan::Plan ─┬─► firewall ─► apply: nft
+//!                             │                   ├─► network   script, networkd
+//!                             │                   ├─► dns       zone fragments
+//!                             │                   ├─► certs ─► furnish: keys, certificates, secrets
+//!                             │                   └─► systemd   units
+//!                             └─► probe, credentials, admin_client: asks what runs
 //! ```
 //!
-//! Pure: [`plan`] and the printers [`firewall`], [`network`], [`dns`], [`systemd`].
-//! With files, processes and sockets: [`apply`].
+//! Pure: [`plan`], [`answers`], [`certs`], [`mras`] and the printers [`firewall`], [`network`], [`dns`],
+//! [`systemd`]. With files, processes and sockets: [`apply`], [`issue`], [`furnish`], [`fresh`], [`contents`],
+//! [`credentials`], [`probe`], [`admin_client`]. The command line is [`cli`].
 
+pub mod admin_client;
+pub mod answers;
 pub mod apply;
 pub mod certs;
+pub mod cli;
+pub mod contents;
 pub mod credentials;
 pub mod dns;
 pub mod firewall;

@@ -1,2 +1,7 @@
-//! `edgectl`, the operator's one tool.
-fn main() {}
+//! `edgectl`: see [`edge_deploy::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    edge_deploy::cli::main()
+}

@@ -1,0 +1,190 @@
+//! The command line of `edgectl`.
+//!
+//! Every command ends with one of these: 0, it is done, or the answer is yes; 1, the answer is no (the check
+//! found errors, a daemon is not ready, a probe was refused); 2, the command line is wrong; 3, it could not be
+//! done (a file, a socket or a program is missing).
+
+mod apply;
+mod av;
+mod check;
+mod init;
+mod probe;
+mod render;
+mod status;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use edge_common::config::{self, Config};
+use edge_common::time::UnixTime;
+
+/// The operator's tool for the Edge Server.
+///
+/// It plans, checks, renders and applies what stands around the daemons, and asks them how they are.
+#[derive(Debug, Parser)]
+#[command(name = "edgectl", version, after_help = EXIT_CODES, max_term_width = 110)]
+struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What all commands share.
+#[derive(Debug, Args)]
+struct Global {
+    /// The configuration; relative paths in it are below its directory.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = "/etc/edge/edge.toml",
+        env = "EDGE_CONFIG"
+    )]
+    config: PathBuf,
+    /// Which of the configuration's members this host is; not needed when there is only one.
+    #[arg(long, global = true, value_name = "NAME", env = "EDGE_NODE")]
+    node: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a configuration with keys, certificates (or requests for them) and secrets.
+    Init(Box<init::Init>),
+    /// Check the configuration, and the files that it names.
+    Check(check::Check),
+    /// Tell cause and remedy of a finding, like EDGE-C0123; without an id, list all rules.
+    Explain(check::Explain),
+    /// Print the JSON Schema of edge.toml, for editors.
+    Schema,
+    /// Print what stands around the daemons: firewall, DNS, network, units.
+    Render(render::Render),
+    /// Put what was rendered into force on this host.
+    Apply(apply::Apply),
+    /// Ask the daemons of this host how they are.
+    Status(status::Status),
+    /// Audio and video: media credentials.
+    Av(av::Av),
+    /// Ask a running edge what its clients would ask.
+    Probe(probe::Probe),
+}
+
+/// What a command has to say by its exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Done, or yes.
+    Good,
+    /// No.
+    Bad,
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let mut out = io::stdout().lock();
+    match run(arguments, &mut out).and_then(|verdict| Ok(out.flush().map(|()| verdict)?)) {
+        Ok(Verdict::Good) => ExitCode::SUCCESS,
+        Ok(Verdict::Bad) => ExitCode::from(BAD),
+        // Whoever read our output has seen enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(UNABLE)
+        }
+    }
+}
+
+fn run(arguments: Arguments, out: &mut dyn Write) -> anyhow::Result<Verdict> {
+    let global = arguments.global;
+    match arguments.command {
+        Command::Init(init) => init.run(&global, out),
+        Command::Check(check) => check.run(&global, out),
+        Command::Explain(explain) => explain.run(out),
+        Command::Schema => {
+            writeln!(out, "{:#}", config::schema())?;
+            Ok(Verdict::Good)
+        }
+        Command::Render(render) => render.run(&global, out),
+        Command::Apply(apply) => apply.run(&global, out),
+        Command::Status(status) => status.run(&global, out),
+        Command::Av(av) => av.run(&global, out),
+        Command::Probe(probe) => probe.run(&global, out),
+    }
+}
+
+impl Global {
+    /// The checked configuration, without warnings: `edgectl check` tells those.
+    fn load(&self) -> anyhow::Result<Config> {
+        match Config::load(&self.config, self.node.as_deref()) {
+            Ok((config, _)) => Ok(config),
+            Err(findings) => {
+                let errors = findings.iter().filter(|finding| finding.is_error()).count();
+                anyhow::bail!(
+                    "{} has {errors} error{}; `edgectl check` tells {}",
+                    self.config.display(),
+                    if errors == 1 { "" } else { "s" },
+                    if errors == 1 { "it" } else { "them" },
+                )
+            }
+        }
+    }
+
+    /// Where relative paths of the configuration begin.
+    fn base(&self) -> PathBuf {
+        match self.config.parent() {
+            Some(parent) if parent != Path::new("") => parent.to_owned(),
+            Some(_) | None => PathBuf::from("."),
+        }
+    }
+}
+
+fn now() -> UnixTime {
+    edge_common::run::now().unix
+}
+
+/// A file's text, with its name in the error.
+fn read(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| path.display().to_string())
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "this is where errors of the command line go"
+)]
+fn complain(error: &anyhow::Error) {
+    eprintln!("edgectl: {error:#}");
+}
+
+/// The exit status of a no.
+const BAD: u8 = 1;
+
+/// The exit status of what could not be done.
+const UNABLE: u8 = 3;
+
+const EXIT_CODES: &str = "\
+Exit status:
+  0  done, or the answer is yes
+  1  the answer is no: errors were found, a daemon is not ready, a probe was refused
+  2  the command line is wrong
+  3  it could not be done: a file, a socket or a program is missing";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory as _;
+        Arguments::command().debug_assert();
+    }
+}
