@@ -35,6 +35,8 @@ pub struct Answers {
     pub agents: Vec<String>,
     /// What a 1:1 NAT shows in place of the A/V address.
     pub public_address: Option<IpAddr>,
+    /// Federation with other organisations.
+    pub federates: bool,
     /// Domains to federate with.
     pub partners: Vec<HostName>,
     /// From where operators reach the host's port 22, on the internal side.
@@ -201,7 +203,7 @@ impl Answers {
             out.raw("client_port", "443");
         }
         out.table("access.federation");
-        out.raw("enabled", "true");
+        out.raw("enabled", if self.federates { "true" } else { "false" });
         let partners: Vec<String> = self
             .partners
             .iter()

@@ -65,13 +65,46 @@ fn role_finding(problem: &Problem, need: &Need) -> Finding {
         _ => rule::CERTIFICATE_USAGE,
     };
     let message = format!("{} ({}): {problem}", need.files.chain.display(), need.role);
-    let mut finding = finding(id, message);
+    let mut finding = finding(id, message).with_help(remedy(problem));
     // The same rule may be broken badly or mildly; the certificate's own judgement is the finer one.
     finding.severity = match problem.severity() {
         role::Severity::Error => Severity::Error,
         role::Severity::Warning => Severity::Warning,
     };
     finding
+}
+
+const fn remedy(problem: &Problem) -> &'static str {
+    match problem {
+        Problem::Expired { .. } | Problem::ExpiresSoon { .. } => "Renew it.",
+        Problem::NotYetValid { .. } => "Check the host's clock.",
+        Problem::ExpiredUnseen { .. } => {
+            "Nothing has to be done; renew it when its key is changed."
+        }
+        Problem::HostMissing { .. }
+        | Problem::SipNameMissing { .. }
+        | Problem::NoAlternativeName => {
+            "Have a certificate made that holds the name as subject alternative name."
+        }
+        Problem::NoCrlLocation => {
+            "Ask the CA for one with a CRL distribution point: without it no peer learns that it was revoked."
+        }
+        Problem::NotForClients => {
+            "Nothing has to be done while peers take serverAuth from a client, as this edge does."
+        }
+        Problem::KeyShort { .. }
+        | Problem::KeyLong { .. }
+        | Problem::KeyUnsupported
+        | Problem::KeyUncommon => {
+            "Have one made for a key of ECDSA P-256 or RSA-2048; `edgectl init` makes the key and the request."
+        }
+        Problem::Authority
+        | Problem::NotForServers
+        | Problem::MayNotSign
+        | Problem::WeakSignature => {
+            "Have one made for a server, from the request that `edgectl init` makes."
+        }
+    }
 }
 
 fn secrets(config: &Config) -> Vec<Finding> {

@@ -89,13 +89,16 @@ pub(super) struct Init {
     /// What a 1:1 NAT shows outside in the place of the A/V address.
     #[arg(long, value_name = "ADDRESS", help_heading = "Answers")]
     public_address: Option<IpAddr>,
+    /// No federation with other organisations.
+    #[arg(long, conflicts_with = "partner", help_heading = "Answers")]
+    no_federation: bool,
     /// A domain to federate with.
     #[arg(long, value_name = "NAME", help_heading = "Answers")]
     partner: Vec<HostName>,
     /// A network inside from which operators reach this host's port 22.
     #[arg(long, value_name = "NETWORK", help_heading = "Answers")]
     management: Vec<IpNet>,
-    /// A resolver outside.
+    /// A resolver outside; federation looks partners up there.
     #[arg(long, value_name = "ADDRESS", help_heading = "Answers")]
     external_dns: Vec<IpAddr>,
     /// A resolver inside.
@@ -275,6 +278,12 @@ impl Init {
         } else {
             None
         };
+        let federates = services.contains(&Service::Access) && !self.no_federation;
+        let external_dns = if federates {
+            ask.some("--external-dns", "Resolver outside", &self.external_dns)?
+        } else {
+            self.external_dns.clone()
+        };
         let inside = if self.internal_network.is_empty() {
             internal.addresses.iter().map(IpNet::trunc).collect()
         } else {
@@ -296,7 +305,8 @@ impl Init {
             public_address: self.public_address,
             partners: self.partner.clone(),
             management: self.management.clone(),
-            external_dns: self.external_dns.clone(),
+            federates,
+            external_dns,
             internal_dns: self.internal_dns.clone(),
             lab_ranges: self.lab_range.clone(),
             lab_roots: self.lab_ca.is_some(),
