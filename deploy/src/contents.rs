@@ -43,12 +43,16 @@ fn pair(need: &Need, now: UnixTime) -> Vec<Finding> {
 }
 
 fn load_finding(error: &LoadError, chain: &Path) -> Finding {
-    let id = match &error.fault {
-        LoadFault::KeyMismatch { .. } => rule::KEY_MISMATCH,
-        LoadFault::Read(_) => rule::FILE_UNREADABLE,
-        LoadFault::Private(_) => rule::SECRET_OPEN,
-        _ if error.path == *chain => rule::CERTIFICATE_UNREADABLE,
-        _ => rule::KEY_UNREADABLE,
+    let id = if matches!(error.fault, LoadFault::KeyMismatch { .. }) {
+        rule::KEY_MISMATCH
+    } else if matches!(error.fault, LoadFault::Private(_)) {
+        rule::SECRET_OPEN
+    } else if matches!(error.fault, LoadFault::Read(_)) {
+        rule::FILE_UNREADABLE
+    } else if error.path == *chain {
+        rule::CERTIFICATE_UNREADABLE
+    } else {
+        rule::KEY_UNREADABLE
     };
     finding(id, error.to_string())
 }
@@ -62,7 +66,16 @@ fn role_finding(problem: &Problem, need: &Need) -> Finding {
         Problem::HostMissing { .. }
         | Problem::SipNameMissing { .. }
         | Problem::NoAlternativeName => rule::CERTIFICATE_NAME,
-        _ => rule::CERTIFICATE_USAGE,
+        Problem::KeyShort { .. }
+        | Problem::KeyLong { .. }
+        | Problem::KeyUnsupported
+        | Problem::KeyUncommon
+        | Problem::Authority
+        | Problem::NotForServers
+        | Problem::NotForClients
+        | Problem::MayNotSign
+        | Problem::WeakSignature
+        | Problem::NoCrlLocation => rule::CERTIFICATE_USAGE,
     };
     let message = format!("{} ({}): {problem}", need.files.chain.display(), need.role);
     let mut finding = finding(id, message).with_help(remedy(problem));

@@ -146,7 +146,7 @@ impl Init {
             return Ok(Verdict::Bad);
         };
         let base = file.parent().unwrap_or_else(|| Path::new(".")).to_owned();
-        let (mut files, furniture) = self.furniture(&config, &base)?;
+        let (mut files, furniture) = self.furniture(config, &base)?;
         if !self.complete {
             files.insert(
                 0,
