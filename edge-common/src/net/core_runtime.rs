@@ -24,6 +24,7 @@ use bytes::BytesMut;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
+use tokio::time::MissedTickBehavior;
 
 use super::stream::Flushable;
 use super::tls_driver::PARTIAL_MAX;
@@ -34,7 +35,7 @@ pub struct Cores {
     threads: Vec<JoinHandle<()>>,
     phase: watch::Sender<Phase>,
     ended: watch::Receiver<usize>,
-    load: Vec<Arc<Load>>,
+    hearts: Vec<Arc<Heart>>,
 }
 
 /// How far the daemon is in its life; every core sees the change.
@@ -74,7 +75,7 @@ impl Cores {
             threads: Vec::with_capacity(count),
             phase,
             ended,
-            load: (0..count).map(|_| Arc::default()).collect(),
+            hearts: (0..count).map(|_| Arc::default()).collect(),
         };
         for (index, seed) in seeds.into_iter().enumerate() {
             let (main, end) = (main.clone(), EndMark(end.clone()));
@@ -82,7 +83,7 @@ impl Cores {
                 index,
                 count,
                 phase: phase_seen.clone(),
-                load: Arc::clone(&cores.load[index]),
+                heart: Arc::clone(&cores.hearts[index]),
             };
             let thread = std::thread::Builder::new()
                 .name(format!("{name}-{index}"))
@@ -98,7 +99,7 @@ impl Cores {
     /// How many cores were started.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.load.len()
+        self.hearts.len()
     }
 
     /// Tells every core to take no new work ([`CoreContext::draining`]).
@@ -121,10 +122,10 @@ impl Cores {
         self.ended_at_least(self.count()).await;
     }
 
-    /// When each core's event loop last turned, as milliseconds of silence up to now: `/livez` looks at it.
+    /// Whether each core's event loop still turns; free to move to another thread.
     #[must_use]
-    pub fn silence(&self) -> Vec<Duration> {
-        self.load.iter().map(|load| load.silence()).collect()
+    pub fn heartbeats(&self) -> Heartbeats {
+        Heartbeats(self.hearts.clone().into())
     }
 
     /// Waits for all threads. `Err` holds the numbers of the cores that panicked.
@@ -208,7 +209,7 @@ struct Place {
     index: usize,
     count: usize,
     phase: watch::Receiver<Phase>,
-    load: Arc<Load>,
+    heart: Arc<Heart>,
 }
 
 impl CoreContext {
@@ -221,7 +222,7 @@ impl CoreContext {
             index: 0,
             count: 1,
             phase,
-            load: Arc::default(),
+            heart: Arc::default(),
         })
     }
 
@@ -388,10 +389,9 @@ where
     F: FnOnce(CoreContext) -> Fut,
     Fut: Future<Output = ()> + 'static,
 {
-    let load = Arc::clone(&place.load);
     let runtime = Builder::new_current_thread()
         .enable_all()
-        .on_thread_park(move || before_sleep(&load))
+        .on_thread_park(before_sleep)
         .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -402,10 +402,10 @@ where
     };
     shorten_timer_slack();
     let tasks = LocalSet::new();
-    tasks.block_on(
-        &runtime,
-        async move { main(CoreContext::enter(place)).await },
-    );
+    tasks.block_on(&runtime, async move {
+        tokio::task::spawn_local(Arc::clone(&place.heart).beat());
+        main(CoreContext::enter(place)).await;
+    });
 }
 
 /// Counts that the end of a core leaves, however it ends.
@@ -417,32 +417,56 @@ impl Drop for EndMark {
     }
 }
 
-/// What the main thread may see of a core's event loop.
-#[derive(Debug)]
-struct Load {
-    start: Instant,
-    /// Milliseconds after `start`.
-    last_turn: AtomicU64,
+/// Tells which cores hang.
+#[derive(Clone, Debug)]
+pub struct Heartbeats(Arc<[Arc<Heart>]>);
+
+impl Heartbeats {
+    /// The numbers of the cores that have not turned for longer than `limit`.
+    #[must_use]
+    pub fn silent_for(&self, limit: Duration) -> Vec<usize> {
+        let now = crate::run::now().mono;
+        let hearts = self.0.iter().enumerate();
+        hearts
+            .filter_map(|(core, heart)| (heart.silence(now) > limit).then_some(core))
+            .collect()
+    }
 }
 
-impl Default for Load {
+/// What the main thread may see of a core's event loop.
+#[derive(Debug)]
+struct Heart {
+    start: Instant,
+    /// Milliseconds after `start`.
+    last_beat: AtomicU64,
+}
+
+impl Default for Heart {
     fn default() -> Self {
         Self {
             start: crate::run::now().mono,
-            last_turn: AtomicU64::new(0),
+            last_beat: AtomicU64::new(0),
         }
     }
 }
 
-impl Load {
-    fn silence(&self) -> Duration {
-        let last = Duration::from_millis(self.last_turn.load(Ordering::Relaxed));
-        self.start.elapsed().saturating_sub(last)
+impl Heart {
+    fn silence(&self, now: Instant) -> Duration {
+        let last = Duration::from_millis(self.last_beat.load(Ordering::Relaxed));
+        now.saturating_duration_since(self.start)
+            .saturating_sub(last)
     }
 
-    fn turned(&self, now: Instant) {
-        let since = now.saturating_duration_since(self.start).as_millis() as u64;
-        self.last_turn.store(since, Ordering::Relaxed);
+    /// The task of a core that shows that its tasks get their turn.
+    async fn beat(self: Arc<Self>) {
+        let mut interval = tokio::time::interval(HEARTBEAT);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            let now = crate::run::now().mono;
+            let since = now.saturating_duration_since(self.start).as_millis() as u64;
+            self.last_beat.store(since, Ordering::Relaxed);
+        }
     }
 }
 
@@ -456,10 +480,8 @@ pub(crate) fn note_read(len: usize) {
 }
 
 /// Runs each time the core has nothing left to do.
-fn before_sleep(load: &Load) {
-    let now = crate::run::now().mono;
-    load.turned(now);
-    let (wait, decided) = SHORT_WAIT.get().sleep(now);
+fn before_sleep() {
+    let (wait, decided) = SHORT_WAIT.get().sleep(crate::run::now().mono);
     SHORT_WAIT.set(wait);
     if let Some(pause) = decided {
         std::thread::sleep(pause);
@@ -527,6 +549,8 @@ pub const READ_MAX: usize = 64 * 1024;
 const SPARE_QUEUES: usize = 32;
 const SPARE_LEN_MAX: usize = 32 * 1024;
 
+const HEARTBEAT: Duration = Duration::from_millis(500);
+
 const PAUSE: Duration = Duration::from_micros(50);
 /// Long enough to count a few reads at the lowest rate that matters, short enough to stop soon after a burst.
 const WINDOW: Duration = Duration::from_millis(10);
@@ -593,6 +617,22 @@ mod tests {
         })
         .expect("threads start");
         cores.join().expect("the core lived on");
+    }
+
+    #[test]
+    fn a_core_that_hangs_is_found_and_an_idle_one_is_not() {
+        let cores = Cores::start("net-test", 2, |core| async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            if core.index() == 1 {
+                std::thread::sleep(HEARTBEAT * 4);
+            }
+            core.stopping().await;
+        })
+        .expect("threads start");
+        std::thread::sleep(HEARTBEAT * 3);
+        assert_eq!(cores.heartbeats().silent_for(HEARTBEAT * 2), [1]);
+        cores.stop();
+        cores.join().expect("no core panicked");
     }
 
     #[test]

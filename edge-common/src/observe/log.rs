@@ -26,7 +26,9 @@ pub fn init(level: LogLevel, format: LogFormat) -> Log {
         LogFormat::Text => false,
         LogFormat::Auto => !std::io::stderr().is_terminal(),
     };
-    let lines = lines::layer().with_writer(std::io::stderr);
+    let lines = lines::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let lines = if json {
         lines
             .json()
