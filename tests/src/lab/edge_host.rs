@@ -456,3 +456,41 @@ fn more(item: Option<String>) -> String {
 const TOOL_LIMIT: Duration = Duration::from_secs(20);
 const START_LIMIT: Duration = Duration::from_secs(20);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::plan::{AV_BEHIND_NAT, CONTOSO, FABRIKAM, ipv6};
+
+    #[test]
+    fn the_configurations_of_the_lab_pass_the_check() {
+        let work = tempfile::tempdir().expect("directory");
+        let ca = Authority::new("ca", work.path()).expect("authority");
+        for (site, partner, av_address) in [
+            (&CONTOSO, &FABRIKAM, CONTOSO.av),
+            (&CONTOSO, &FABRIKAM, AV_BEHIND_NAT),
+            (&FABRIKAM, &CONTOSO, FABRIKAM.av),
+        ] {
+            let ipv6 = (site.name == CONTOSO.name).then_some((ipv6::AV, ipv6::GATEWAY));
+            let parts = Parts {
+                site,
+                partner,
+                av_address,
+                av_ipv6: ipv6.map(|(av, _)| av),
+                gateway_ipv6: ipv6.map(|(_, gateway)| gateway),
+                public_ca: &ca,
+                inside_ca: &ca,
+            };
+            let files = Files::issue(&parts).expect("certificates");
+            let text = toml_text(&parts, &files, work.path());
+            let checked = edge_common::config::check(&text, None);
+            let findings: Vec<_> = checked.findings.iter().map(ToString::to_string).collect();
+            assert!(
+                checked.config.is_some(),
+                "{}\n{}",
+                text,
+                findings.join("\n")
+            );
+        }
+    }
+}
