@@ -253,4 +253,5 @@ const LOSSY: Link = Link {
     jitter: Duration::from_millis(60),
     loss_per_mille: 100,
     twice_per_mille: 50,
+    stream: false,
 };

@@ -49,7 +49,10 @@ pub struct World {
     default_link: Link,
     /// Arrivals in order; the number keeps simultaneous ones apart.
     arrivals: BTreeMap<(Instant, u64), Packet>,
+    /// When the latest piece of each stream arrives.
+    streams: BTreeMap<(Address, Address), Instant>,
     sent: u64,
+    serial: u64,
 }
 
 impl std::fmt::Debug for World {
@@ -73,7 +76,9 @@ impl World {
             links: BTreeMap::new(),
             default_link: link,
             arrivals: BTreeMap::new(),
+            streams: BTreeMap::new(),
             sent: 0,
+            serial: 0,
         }
     }
 
@@ -184,13 +189,36 @@ impl World {
     }
 
     fn dispatch(&mut self, packet: &Packet) {
-        self.sent += 1;
         let link = self.links.get(&(packet.from, packet.to)).copied();
         let link = link.unwrap_or(self.default_link);
-        for (copy, delay) in (0..).zip(link.carry(&mut self.rng)) {
-            let key = (self.now.mono + delay, self.sent * 2 + copy);
-            self.arrivals.insert(key, packet.clone());
+        if link.stream {
+            return self.dispatch_stream(packet, link);
         }
+        self.sent += 1;
+        for delay in link.carry(&mut self.rng) {
+            self.arrive(self.now.mono + delay, packet.clone());
+        }
+    }
+
+    /// In pieces, none of which arrives before the one sent earlier.
+    fn dispatch_stream(&mut self, packet: &Packet, link: Link) {
+        let mut rest = packet.bytes.as_slice();
+        for len in link.pieces(rest.len(), &mut self.rng) {
+            let (piece, after) = rest.split_at(len);
+            rest = after;
+            self.sent += 1;
+            let earlier = self.streams.get(&(packet.from, packet.to)).copied();
+            let own = self.now.mono + link.stream_delay(&mut self.rng);
+            let at = earlier.map_or(own, |earlier| earlier.max(own));
+            self.streams.insert((packet.from, packet.to), at);
+            let bytes = piece.to_vec();
+            self.arrive(at, Packet { bytes, ..*packet });
+        }
+    }
+
+    fn arrive(&mut self, at: Instant, packet: Packet) {
+        self.serial += 1;
+        self.arrivals.insert((at, self.serial), packet);
     }
 }
 
@@ -248,6 +276,7 @@ mod tests {
             jitter: Duration::from_millis(40),
             loss_per_mille: 200,
             twice_per_mille: 200,
+            stream: false,
         };
         assert_eq!(heard(3, link), heard(3, link));
         assert_ne!(heard(3, link), heard(4, link));
