@@ -45,7 +45,7 @@ pub struct PeerVerifier {
     trust: TrustStore,
     policy: PeerPolicy,
     crls: Arc<CrlStore>,
-    /// Left empty: a hint would tell strangers whom we trust, and public edges have several certificates to choose from anyway.
+    /// Left empty: peers choose well without, and all public CAs by name would be sent with every handshake.
     hints: Vec<DistinguishedName>,
     tally: VerifyTally,
 }

@@ -799,6 +799,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_resolver_on_the_host_itself_is_asked_from_the_host_itself() {
+        let server = Server::start(Zone::default().a("a.test.", &["192.0.2.1"])).await;
+        let bind = vec!["192.0.2.200".parse().unwrap()];
+        let resolver = SipResolver::new(ResolverSettings {
+            bind,
+            ..settings(vec![server.address])
+        })
+        .unwrap();
+        assert!(resolver.addresses(&host("a.test")).await.is_ok());
+    }
+
+    #[tokio::test]
     async fn the_cache_is_bounded() {
         let server = Server::start(Zone::default()).await;
         let limits = ResolverLimits {

@@ -220,9 +220,10 @@ fn hickory(settings: &ResolverSettings) -> io::Result<TokioResolver> {
 }
 
 fn name_server(server: SocketAddr, bind: &[IpAddr]) -> NameServerConfig {
-    let from = bind
-        .iter()
-        .find(|address| address.is_ipv4() == server.is_ipv4());
+    // A resolver on the host itself answers nobody from another address.
+    let from = bind.iter().find(|address| {
+        address.is_ipv4() == server.is_ipv4() && address.is_loopback() == server.ip().is_loopback()
+    });
     let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
         connection.port = server.port();
         connection.bind_addr = from.map(|&address| SocketAddr::new(address, 0));
