@@ -41,6 +41,14 @@ pub enum ClientError {
         /// Why.
         error: serde_json::Error,
     },
+    /// It understood, and says no.
+    #[error("{}: {reason}", path.display())]
+    Refused {
+        /// The socket.
+        path: PathBuf,
+        /// Its sentence.
+        reason: String,
+    },
     /// Nothing in time.
     #[error("{at}: no answer within {within:?}")]
     Silence {
@@ -115,7 +123,7 @@ async fn fetch(address: SocketAddr, path: &str, at: &str) -> Result<Page, Client
     }
 }
 
-/// Sends one line of JSON to a daemon's admin socket and reads one.
+/// Sends one line of JSON to a daemon's admin socket and gives the `result` of its answer.
 ///
 /// # Errors
 /// When there is no answer.
@@ -135,9 +143,19 @@ pub async fn ask(socket: &Path, request: &Value, within: Duration) -> Result<Val
         let mut line = String::new();
         let mut reader = BufReader::new(reader.take(PAGE_LEN_MAX as u64));
         reader.read_line(&mut line).await.map_err(connection)?;
-        serde_json::from_str(&line).map_err(|error| ClientError::Json {
+        let mut answer: Value = serde_json::from_str(&line).map_err(|error| ClientError::Json {
             path: socket.to_owned(),
             error,
+        })?;
+        if answer["ok"] == true {
+            return Ok(answer["result"].take());
+        }
+        Err(ClientError::Refused {
+            path: socket.to_owned(),
+            reason: answer["error"]
+                .as_str()
+                .unwrap_or("refused without a reason")
+                .to_owned(),
         })
     };
     timely(&at, within, exchange).await
@@ -242,13 +260,23 @@ mod tests {
         let path = directory.path().join("admin.sock");
         let listener = UnixListener::bind(&path).unwrap();
         thread::spawn(move || {
-            let (mut socket, _) = listener.accept().unwrap();
-            let mut request = [0; 64];
-            let len = socket.read(&mut request).unwrap();
-            assert_eq!(&request[..len], b"{\"command\":\"status\"}\n");
-            socket.write_all(b"{\"ok\":true}\n").unwrap();
+            for answer in [
+                r#"{"ok":true,"result":{"flows":3}}"#,
+                r#"{"ok":false,"error":"no such command"}"#,
+            ] {
+                let (mut socket, _) = listener.accept().unwrap();
+                let mut request = [0; 64];
+                let len = socket.read(&mut request).unwrap();
+                assert_eq!(&request[..len], b"{\"command\":\"status\"}\n");
+                socket.write_all(format!("{answer}\n").as_bytes()).unwrap();
+            }
         });
-        let answer = run(ask(&path, &serde_json::json!({"command": "status"}), SOON)).unwrap();
-        assert_eq!(answer["ok"], true);
+        let request = serde_json::json!({ "command": "status" });
+        assert_eq!(run(ask(&path, &request, SOON)).unwrap()["flows"], 3);
+        let refused = run(ask(&path, &request, SOON)).unwrap_err().to_string();
+        assert!(
+            refused.ends_with("admin.sock: no such command"),
+            "{refused}"
+        );
     }
 }

@@ -465,6 +465,8 @@ const READY: &str = "ready";
 
 #[cfg(test)]
 mod tests {
+    use edge_common::config;
+
     use super::*;
     use crate::firewall::{self, Users, text};
     use crate::fixture;
@@ -479,15 +481,63 @@ mod tests {
         )
     }
 
+    const EXAMPLES: [(&str, &str); 4] = [
+        ("single", include_str!("../examples/single.toml")),
+        ("nat", include_str!("../examples/nat.toml")),
+        ("scaled", include_str!("../examples/scaled.toml")),
+        (
+            "federation-only",
+            include_str!("../examples/federation-only.toml"),
+        ),
+    ];
+
     #[test]
     fn the_kernel_lists_what_the_text_says_and_differs_in_nothing() {
         in_namespace(|| {
-            let (nft, plan) = (Nft::default(), plan());
-            let before = differences(&nft, &plan).unwrap();
+            let nft = Nft::default();
+            let before = differences(&nft, &plan()).unwrap();
             assert!(
-                before.len() > plan.rules.len(),
+                before.len() > plan().rules.len(),
                 "an empty kernel lacks everything: {before:?}"
             );
+            for (example, config) in EXAMPLES {
+                let config = config::check(config, None)
+                    .config
+                    .or_else(|| config::check(config, Some("edge1")).config);
+                let plan = firewall::ruleset(
+                    &config.unwrap(),
+                    Users {
+                        webconf: Some(1234),
+                    },
+                );
+                nft.load(&plan).unwrap();
+                assert_eq!(nft.held().unwrap().text, text::table(&plan), "{example}");
+                assert_eq!(differences(&nft, &plan).unwrap(), [], "{example}");
+                nft.run(&["-c", "-f", "-"], &text::table(&plan)).unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn networks_that_touch_are_listed_as_they_were_loaded() {
+        in_namespace(|| {
+            let nft = Nft::default();
+            let mut config = fixture::single();
+            let net = |text: &str| text.parse::<ipnet::IpNet>().unwrap();
+            config.internal.networks = [
+                "10.10.0.0/16",
+                "10.11.0.0/16",
+                "10.12.0.0/16",
+                "172.16.5.9/32",
+                "fd00::/64",
+            ]
+            .map(net)
+            .into();
+            config.internal.next_hop_addresses =
+                vec!["10.10.0.50".parse().unwrap(), "10.10.0.51".parse().unwrap()];
+            config.firewall.management[0].from = vec![net("0.0.0.0/0"), net("fd00::/64")];
+            config.firewall.management[0].tcp = vec![2222, 22, 22];
+            let plan = firewall::ruleset(&config, Users::default());
             nft.load(&plan).unwrap();
             assert_eq!(nft.held().unwrap().text, text::table(&plan));
             assert_eq!(differences(&nft, &plan).unwrap(), []);

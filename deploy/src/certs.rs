@@ -144,6 +144,7 @@ mod tests {
                 "internal: edge.contoso.internal edge1.contoso.internal",
                 "Access Edge, external: sip.contoso.test",
                 "Web Conferencing Edge, external: webconf.contoso.test",
+                "A/V Edge, external: av.contoso.test",
                 "A/V authentication: edge.contoso.internal",
             ]
         );

@@ -336,8 +336,8 @@ mod tests {
             .files
             .iter()
             .filter(|file| file.path.extension().is_some_and(|ext| ext == "csr"));
-        assert_eq!(requests.count(), 4);
-        assert_eq!(furniture.wanted.len(), 5, "{:?}", furniture.wanted);
+        assert_eq!(requests.count(), 5);
+        assert_eq!(furniture.wanted.len(), 6, "{:?}", furniture.wanted);
         assert!(
             furniture
                 .wanted
