@@ -109,7 +109,7 @@ impl EdgeHost {
 
     /// Applies the rendered network settings and the firewall: these and nothing else.
     pub fn apply(&self) -> Result<()> {
-        let script = self.edgectl(&["render", "network"])?;
+        let script = self.edgectl(&["render", "network", "--format", "script"])?;
         let mut shell = self.netns.command("sh");
         shell.args(["-e", "-s"]);
         bounded::run_with_input(&mut shell, script.into_bytes(), TOOL_LIMIT)?
@@ -156,19 +156,28 @@ impl EdgeHost {
 
     /// Media credentials for a user, as an inside server fetches them: a SIP SERVICE over mutual TLS.
     pub fn mras_credentials(&self, identity: &str) -> Result<Relay> {
-        let text = self.edgectl_inside(&["probe", "mras", "--identity", identity, "--json"])?;
+        let words = [
+            "probe",
+            "mras",
+            "--user",
+            identity,
+            "--location",
+            "internet",
+            "--json",
+        ];
+        let text = self.edgectl_inside(&words)?;
         let answer: serde_json::Value = serde_json::from_str(&text)
             .with_context(|| format!("edgectl probe mras printed {text:?}"))?;
-        let field = |name: &str| {
-            let value = answer.get(name).and_then(serde_json::Value::as_str);
+        let field = |place: &str| {
+            let value = answer.pointer(place).and_then(serde_json::Value::as_str);
             value
                 .map(str::to_owned)
-                .with_context(|| format!("no {name} in {text}"))
+                .with_context(|| format!("no {place} in {text}"))
         };
         Ok(Relay {
-            host: field("host_name")?,
-            username: field("username")?,
-            password: field("password")?,
+            host: field("/credentials/0/relays/0/host")?,
+            username: field("/credentials/0/username")?,
+            password: field("/credentials/0/password")?,
         })
     }
 
@@ -176,7 +185,7 @@ impl EdgeHost {
     pub fn render_dns(&self) -> Result<RenderedDns> {
         let directory = self.directory().join("dns");
         let place = directory.to_string_lossy().into_owned();
-        self.edgectl(&["render", "dns", "--out", &place])?;
+        self.edgectl(&["render", "dns", "--output", &place])?;
         Ok(RenderedDns {
             external: fragments(&directory, "external")?,
             internal: fragments(&directory, "internal")?,
