@@ -8,8 +8,14 @@
 //! Pure: [`ewrp`] (the protocol on 8057), [`scan`] (the number in what a client sends),
 //! [`session`] (who may pass).
 //!
-//! I/O: [`relay`] (the sockets around the broker), [`observe`] (logs and metrics).
+//! I/O: [`daemon`] (start, reload, end), [`relay`] (the sockets around the broker), [`observe`]
+//! (logs and metrics),
+//! [`agent`] (the agent's own program).
 
+#[cfg(feature = "io")]
+pub mod agent;
+#[cfg(feature = "io")]
+pub mod daemon;
 pub mod ewrp;
 #[cfg(feature = "io")]
 pub mod observe;

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use edge_common::net::core_runtime::{CoreContext, Phase};
 use edge_common::net::mailbox::{Full, Inbox, Outbox};
+use edge_common::observe::http::Condition;
 use edge_common::run::now;
 use edge_common::time::Now;
+use tokio::sync::watch;
 use tokio::time::sleep_until;
 
 use super::{Command, Input, Lease};
-use crate::observe::Metrics;
-use crate::session::{Broker, ConnId, Output};
+use crate::observe::Observer;
+use crate::session::{Broker, ConnId, Event, Output};
 
 /// The broker and its ways out.
 #[derive(Debug)]
@@ -21,13 +23,17 @@ pub struct Driver {
     /// To the shells.
     pub commands: Outbox<Command>,
     /// Learns what happens.
-    pub metrics: Arc<Metrics>,
+    pub observer: Arc<Observer>,
+    /// Whether a client that comes now has a chance: an agent is in session.
+    pub ready: Condition,
+    /// Turns true when the last relay has ended after a drain.
+    pub drained: watch::Sender<bool>,
 }
 
 impl Driver {
     /// Runs until every core is gone.
     pub async fn run(mut self, core: CoreContext, mut inbox: Inbox<Input>) {
-        let mut batch = Vec::new();
+        let (mut batch, mut ready) = (Vec::new(), false);
         loop {
             let due = self.broker.poll_timeout();
             tokio::select! {
@@ -41,7 +47,12 @@ impl Driver {
             }
             self.broker.handle_timeout(now());
             self.drain_outputs(&core).await;
-            self.metrics.set_gauges(&self.broker.gauges());
+            let gauges = self.broker.gauges();
+            self.observer.set_gauges(&gauges);
+            if ready != (gauges.serving > 0) {
+                ready = !ready;
+                self.ready.set(ready);
+            }
         }
     }
 
@@ -70,7 +81,10 @@ impl Driver {
         while let Some(output) = self.broker.poll_output() {
             let (to, command) = match output {
                 Output::Event(event) => {
-                    self.metrics.record(&event);
+                    self.observer.record(&event);
+                    if event == Event::Drained {
+                        self.drained.send_replace(true);
+                    }
                     continue;
                 }
                 Output::Read(id) => (id, Command::Read(id)),

@@ -2,6 +2,7 @@
 
 use edge_common::cert::identity::ProvenNames;
 use edge_common::net::stream::{Read, Stream};
+use rustls::ProtocolVersion;
 
 use super::post::Order;
 use super::shell::Shell;
@@ -11,6 +12,10 @@ use crate::session::{ControlId, DataId, Peer};
 
 /// Serves a connection to the agent port whose TLS handshake is done; what it is for is its ALPN.
 pub async fn serve(shell: Shell, stream: Stream) {
+    if stream.tls_version() != Some(ProtocolVersion::TLSv1_3) {
+        tracing::warn!(remote = %stream.remote(), "an agent must speak TLS 1.3");
+        return stream.close();
+    }
     let Some(peer) = peer_of(&stream) else {
         // The verifier has accepted the certificate, but it holds no name that we can read.
         return stream.close();

@@ -3,7 +3,7 @@
 use edge_common::net::stream::{Read, Stream};
 
 use super::post::{Order, Post};
-use super::pump::{Pump, PumpEnd, Way};
+use super::pump::{Pump, PumpEnd, Start, Way};
 use super::shell::Shell;
 use super::{Input, Lease};
 use crate::ewrp::Status;
@@ -144,22 +144,26 @@ async fn relay(
     held: Held,
     lease: &Lease,
 ) {
-    let metrics = shell.metrics();
+    let observer = shell.observer();
     let pump = Pump::new(client, data, shell.limits(), |way, bytes| match way {
-        Way::Rightward => metrics.relayed_in(bytes),
-        Way::Leftward => metrics.relayed_out(bytes),
+        Way::Rightward => observer.relayed_in(bytes),
+        Way::Leftward => observer.relayed_out(bytes),
     });
     // What came behind the announced bytes before the relay began.
     let rest = held.bytes.get(lease.preread_len..).unwrap_or_default();
     let queued = data.queue(rest).is_ok();
     pump.moved_before(Way::Rightward, held.bytes.len());
-    let ended = held.ended;
+    let start = Start {
+        right_skip: HEAD_LEN,
+        left_ended: held.ended,
+        ..Start::default()
+    };
     drop(held);
     let end = if queued {
         tokio::select! {
             biased;
             () = post.closed() => None,
-            end = pump.run(HEAD_LEN, ended) => Some(end),
+            end = pump.run(start) => Some(end),
         }
     } else {
         Some(PumpEnd::RightFailed)

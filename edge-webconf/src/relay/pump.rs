@@ -49,6 +49,17 @@ pub struct Moved {
     pub leftward: u64,
 }
 
+/// Where the streams stand when the relay begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Start {
+    /// So many bytes of the left were looked at, are shown again, and are no part of the stream.
+    pub left_skip: usize,
+    /// The same of the right.
+    pub right_skip: usize,
+    /// The left has sent all that it ever will.
+    pub left_ended: bool,
+}
+
 /// How a relay ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PumpEnd {
@@ -87,12 +98,11 @@ impl<'a, C: Fn(Way, u64)> Pump<'a, C> {
         self.moved.get()
     }
 
-    /// Relays until the end. `skip`: that many bytes of the right are shown again and no part of
-    /// the stream. `left_ended`: the left has sent all that it ever will.
-    pub async fn run(&self, skip: usize, left_ended: bool) -> PumpEnd {
+    /// Relays until the end.
+    pub async fn run(&self, start: Start) -> PumpEnd {
         let end = tokio::select! {
             biased;
-            end = self.both(skip, left_ended) => end,
+            end = self.both(start) => end,
             () = self.silence() => PumpEnd::Idle,
         };
         if end != PumpEnd::Finished {
@@ -103,9 +113,9 @@ impl<'a, C: Fn(Way, u64)> Pump<'a, C> {
         end
     }
 
-    async fn both(&self, skip: usize, left_ended: bool) -> PumpEnd {
-        let rightward = self.direction(Way::Rightward, 0, left_ended);
-        let leftward = self.direction(Way::Leftward, skip, false);
+    async fn both(&self, start: Start) -> PumpEnd {
+        let rightward = self.direction(Way::Rightward, start.left_skip, start.left_ended);
+        let leftward = self.direction(Way::Leftward, start.right_skip, false);
         match tokio::try_join!(rightward, leftward) {
             Ok(((), ())) => PumpEnd::Finished,
             Err(end) => end,

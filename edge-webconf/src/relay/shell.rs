@@ -12,7 +12,7 @@ use edge_common::net::stream::Stream;
 
 use super::post::{Order, Post};
 use super::{Command, Input, Lease, RelayLimits};
-use crate::observe::Metrics;
+use crate::observe::Observer;
 use crate::session::{ClientId, ConnId, ControlId, DataId};
 
 /// The shell of one core; clones are the same shell.
@@ -29,7 +29,7 @@ struct Inner {
     next_serial: Cell<u64>,
     limits: RelayLimits,
     preread_limit: usize,
-    metrics: Arc<Metrics>,
+    observer: Arc<Observer>,
 }
 
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub struct Parts {
     /// Bytes of a client that the broker wants to see.
     pub preread_limit: usize,
     /// Of the process.
-    pub metrics: Arc<Metrics>,
+    pub observer: Arc<Observer>,
 }
 
 impl Shell {
@@ -68,7 +68,7 @@ impl Shell {
             next_serial: Cell::new(0),
             limits: parts.limits,
             preread_limit: parts.preread_limit,
-            metrics: parts.metrics,
+            observer: parts.observer,
         }))
     }
 
@@ -92,8 +92,8 @@ impl Shell {
 
     /// The counters of the process.
     #[must_use]
-    pub fn metrics(&self) -> &Metrics {
-        &self.0.metrics
+    pub fn observer(&self) -> &Observer {
+        &self.0.observer
     }
 
     /// Enters a connection; it can be told things until the guard is dropped.

@@ -1,0 +1,195 @@
+//! What the agent has admitted, and how often it was used.
+//!
+//! Each edge of an array knows a number by itself and counts its uses by itself. Every use ends
+//! here in an OPEN, so here a number is used up for all of them.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use crate::ewrp::control::{Admit, TTL_MS_MAX};
+use crate::ewrp::{Number, Status};
+
+/// The numbers of one agent.
+#[derive(Debug)]
+pub struct Ledger {
+    entries: BTreeMap<Number, Entry>,
+    by_expiry: BTreeSet<(Instant, Number)>,
+    capacity: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    reg_id: u32,
+    uses_left: u16,
+    expires: Instant,
+}
+
+impl Ledger {
+    /// An empty ledger for so many numbers.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            by_expiry: BTreeSet::new(),
+            capacity,
+        }
+    }
+
+    /// Enters a number that nobody has; `false` when it is taken, or the ledger is full.
+    pub fn enter(&mut self, now: Instant, admit: &Admit) -> bool {
+        self.expire(now);
+        if self.entries.len() >= self.capacity || self.entries.contains_key(&admit.number) {
+            return false;
+        }
+        let expires = now + Duration::from_millis(admit.ttl_ms.into());
+        self.by_expiry.insert((expires, admit.number));
+        self.entries.insert(
+            admit.number,
+            Entry {
+                reg_id: admit.reg_id,
+                uses_left: admit.uses,
+                expires,
+            },
+        );
+        true
+    }
+
+    /// Forgets a number that no edge has taken.
+    pub fn forget(&mut self, number: Number) {
+        if let Some(entry) = self.entries.remove(&number) {
+            self.by_expiry.remove(&(entry.expires, number));
+        }
+    }
+
+    /// A client came with this number: takes one use of it. A little time is given beyond the end,
+    /// because the edge has let it through before.
+    pub fn open(&mut self, now: Instant, number: Number, reg_id: u32) -> Status {
+        match self.entries.get_mut(&number) {
+            None => Status::TokenUnknown,
+            Some(entry) if entry.reg_id != reg_id => Status::TokenUnknown,
+            Some(entry) if entry.expires + GRACE <= now => Status::TokenExpired,
+            Some(entry) => match entry.uses_left.checked_sub(1) {
+                None => Status::TokenUsed,
+                Some(left) => {
+                    entry.uses_left = left;
+                    Status::Ok
+                }
+            },
+        }
+    }
+
+    /// What an edge that has forgotten everything has to be told again.
+    pub fn still_open(&self, now: Instant) -> impl Iterator<Item = Admit> + '_ {
+        self.entries.iter().filter_map(move |(&number, entry)| {
+            let left = entry.expires.checked_duration_since(now)?;
+            let ttl_ms = u32::try_from(left.as_millis()).ok()?.min(TTL_MS_MAX);
+            (ttl_ms > 0 && entry.uses_left > 0).then_some(Admit {
+                reg_id: entry.reg_id,
+                number,
+                ttl_ms,
+                uses: entry.uses_left,
+            })
+        })
+    }
+
+    /// Forgets what is over, and what comes after it within the grace.
+    pub fn expire(&mut self, now: Instant) {
+        while let Some(&(expires, number)) = self.by_expiry.first()
+            && expires + GRACE <= now
+        {
+            self.by_expiry.remove(&(expires, number));
+            self.entries.remove(&number);
+        }
+    }
+
+    /// How many numbers it holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether it holds none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+/// The longest that an edge lets a client wait for its data connection and its answer.
+const GRACE: Duration = Duration::from_secs(10);
+/// EWRP/1: numbers of one agent.
+pub const NUMBERS_MAX: usize = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ewrp::number::LEAST;
+
+    fn admit(number: u64, uses: u16) -> Admit {
+        Admit {
+            reg_id: 1,
+            number: Number(LEAST + number),
+            ttl_ms: 60_000,
+            uses,
+        }
+    }
+
+    #[test]
+    fn opens_are_counted_over_all_edges() {
+        let (start, mut ledger) = (Instant::now(), Ledger::new(10));
+        assert!(ledger.enter(start, &admit(1, 2)));
+        assert!(!ledger.enter(start, &admit(1, 2)));
+        let number = Number(LEAST + 1);
+        assert_eq!(ledger.open(start, number, 2), Status::TokenUnknown);
+        assert_eq!(ledger.open(start, number, 1), Status::Ok);
+        assert_eq!(ledger.open(start, number, 1), Status::Ok);
+        assert_eq!(ledger.open(start, number, 1), Status::TokenUsed);
+        assert_eq!(ledger.open(start, Number(LEAST), 1), Status::TokenUnknown);
+    }
+
+    #[test]
+    fn a_number_ends_a_little_after_its_time() {
+        let (start, mut ledger) = (Instant::now(), Ledger::new(10));
+        assert!(ledger.enter(start, &admit(1, 9)));
+        let end = start + Duration::from_secs(60);
+        let number = Number(LEAST + 1);
+        assert_eq!(ledger.open(end, number, 1), Status::Ok);
+        assert_eq!(ledger.open(end + GRACE, number, 1), Status::TokenExpired);
+        ledger.expire(end + GRACE);
+        assert!(ledger.is_empty());
+        assert_eq!(ledger.open(end, number, 1), Status::TokenUnknown);
+    }
+
+    #[test]
+    fn a_new_session_is_told_what_is_left() {
+        let (start, mut ledger) = (Instant::now(), Ledger::new(10));
+        for (number, uses) in [(1, 1), (2, 3), (3, 1)] {
+            assert!(ledger.enter(start, &admit(number, uses)));
+        }
+        assert_eq!(ledger.open(start, Number(LEAST + 1), 1), Status::Ok);
+        assert_eq!(ledger.open(start, Number(LEAST + 2), 1), Status::Ok);
+        ledger.forget(Number(LEAST + 3));
+        let later = start + Duration::from_secs(20);
+        let left: Vec<Admit> = ledger.still_open(later).collect();
+        let expected = Admit {
+            ttl_ms: 40_000,
+            ..admit(2, 2)
+        };
+        assert_eq!(left, [expected]);
+        assert_eq!(
+            ledger.still_open(start + Duration::from_secs(60)).count(),
+            0
+        );
+    }
+
+    #[test]
+    fn a_full_ledger_takes_nothing_until_something_is_over() {
+        let (start, mut ledger) = (Instant::now(), Ledger::new(1));
+        assert!(ledger.enter(start, &admit(1, 1)));
+        assert!(!ledger.enter(start, &admit(2, 1)));
+        let over = start + Duration::from_secs(60) + GRACE;
+        assert!(ledger.enter(over, &admit(2, 1)));
+        assert_eq!(ledger.len(), 1);
+    }
+}

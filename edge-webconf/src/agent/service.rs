@@ -1,0 +1,85 @@
+//! `edge-webconf-agent` as a service: what it opens, what a reload changes, how it ends.
+
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::time::Duration;
+
+use edge_common::net::bind::Bind;
+use edge_common::net::core_runtime::{CoreContext, Cores};
+use edge_common::observe::admin::{Changers, Commands};
+use edge_common::observe::http::{Audience, Condition};
+use edge_common::observe::metrics::Metrics;
+use edge_common::run::{Arguments, Fault, Frame, Loaded, Running, Service, Shared};
+use tokio::net::UnixListener;
+
+use super::config::{AgentConfig, Fault as ConfigFault};
+use super::process::{Agent, AgentTls, bind_socket};
+
+/// The agent next to a conference server.
+#[derive(Debug)]
+pub struct WebconfAgent;
+
+impl Service for WebconfAgent {
+    type Config = AgentConfig;
+    type Finding = ConfigFault;
+
+    const NAME: &'static str = "edge-webconf-agent";
+    const METRICS: &'static str = "webconf_agent";
+
+    fn load(arguments: &Arguments) -> Result<Loaded<Self>, Vec<ConfigFault>> {
+        AgentConfig::load(&arguments.config).map(|config| (config, Vec::new()))
+    }
+
+    fn frame(config: &AgentConfig) -> Frame {
+        let health = config.health.map(|at| (Bind::to(at), Audience::Inside));
+        Frame {
+            log_level: config.log.level,
+            log_format: config.log.format,
+            admin: config.socket.with_file_name("admin.sock"),
+            changers: Changers::default(),
+            health: health.into_iter().collect(),
+            drain: config.limits.drain_timeout + Duration::from_secs(5),
+        }
+    }
+
+    async fn start(config: AgentConfig, shared: &Shared) -> Result<Running<AgentConfig>, Fault> {
+        let tls = AgentTls::load(&config)?;
+        let seed = Seed {
+            socket: bind_socket(&config)?,
+            tls: tls.clone(),
+            metrics: shared.metrics.clone(),
+            ready: shared.readiness.condition("edge"),
+            config,
+        };
+        // One core carries more than one conference server sends.
+        let cores = Cores::start_with("webconf-agent", vec![seed], run_core)?;
+        let reload = move |_| {
+            tls.reload()?;
+            tracing::info!(
+                "the certificate was read again; the rest of the file counts at the next start"
+            );
+            Ok(())
+        };
+        Ok(Running {
+            cores,
+            reload: Box::new(reload),
+            commands: Commands::default(),
+        })
+    }
+}
+
+struct Seed {
+    config: AgentConfig,
+    socket: StdUnixListener,
+    tls: AgentTls,
+    metrics: Metrics,
+    ready: Condition,
+}
+
+async fn run_core(core: CoreContext, seed: Seed) {
+    let socket = match UnixListener::from_std(seed.socket) {
+        Ok(socket) => socket,
+        Err(error) => return tracing::error!(%error, "the admission socket"),
+    };
+    let agent = Agent::new(core, seed.config, seed.tls, seed.ready, &seed.metrics);
+    agent.run(socket).await;
+}
