@@ -103,9 +103,8 @@ pub(super) struct Seen {
 
 impl Server {
     pub(super) async fn start(zone: Zone) -> Self {
-        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (udp, tcp) = one_port_for_both().await;
         let address = udp.local_addr().unwrap();
-        let tcp = TcpListener::bind(address).await.unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         tokio::spawn(serve_udp(udp, zone.clone(), Arc::clone(&log)));
         tokio::spawn(serve_tcp(tcp, zone, Arc::clone(&log)));
@@ -118,6 +117,16 @@ impl Server {
 
     pub(super) fn questions(&self) -> Vec<String> {
         self.seen().into_iter().map(|seen| seen.question).collect()
+    }
+}
+
+/// A port that is free for UDP may be taken for TCP by a neighbour.
+async fn one_port_for_both() -> (UdpSocket, TcpListener) {
+    loop {
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
+            return (udp, tcp);
+        }
     }
 }
 
