@@ -441,3 +441,380 @@ fn pause_after(error: &io::Error) -> Option<Duration> {
 
 /// Long enough for connections to end, short enough that the backlog survives it.
 const BACK_OFF: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::bind::Bind;
+    use crate::net::dial::{Dial, DialError, DialTls};
+    use crate::net::test_tls::{Pki, edge_test, on_a_core, read_exactly};
+    use rustls::pki_types::ServerName;
+    use std::cell::RefCell;
+    use std::time::Instant;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    #[test]
+    fn a_client_gets_in_by_tls_and_is_answered() {
+        on_a_core(async |core| {
+            let edge = Edge::open(&core, |_, _| ());
+            let stream = edge.dial(&core, edge_test()).await.expect("gets in");
+            stream.queue(b"ping").expect("room");
+            assert_eq!(read_exactly(&stream, 4).await, b"ping");
+            assert_eq!(edge.gate.connections(), 1);
+            assert_eq!(edge.counted("connections_accepted"), 1);
+            stream.close();
+            while edge.gate.connections() > 0 {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+
+    #[test]
+    fn a_dialed_server_must_prove_its_name() {
+        on_a_core(async |core| {
+            let edge = Edge::open(&core, |_, _| ());
+            let other = ServerName::try_from("other.test").expect("name");
+            let error = edge.dial(&core, other).await.expect_err("wrong name");
+            assert_eq!(error.reason(), "certificate_invalid");
+            edge.until(|edge| edge.failed("alert_certificate") == 1)
+                .await;
+        });
+    }
+
+    #[test]
+    fn a_silent_client_holds_up_nobody_and_is_ended_in_time() {
+        on_a_core(async |core| {
+            let edge = Edge::open(&core, |_, door| {
+                door.handshake_timeout = Duration::from_millis(200);
+            });
+            let begun = Instant::now();
+            let mut silent = edge.connect().await;
+            edge.dial(&core, edge_test())
+                .await
+                .expect("the loop goes on");
+            let mut nothing = Vec::new();
+            let ended = silent.read_to_end(&mut nothing).await;
+            assert!(ended.is_err() || nothing.is_empty());
+            assert!(begun.elapsed() >= Duration::from_millis(200));
+            assert_eq!(edge.failed("timeout"), 1);
+        });
+    }
+
+    #[test]
+    fn a_server_that_is_silent_is_given_up() {
+        on_a_core(async |core| {
+            let any = SocketAddr::from(([127, 0, 0, 1], 0));
+            let silent = Bind::to(any).tcp_listener().expect("binds");
+            let dial = dial(
+                silent.local_addr().expect("bound"),
+                &Pki::new(TLS13),
+                edge_test(),
+            );
+            let error = dial.open(&core).await.expect_err("nobody speaks");
+            assert!(matches!(
+                error,
+                DialError::Handshake {
+                    source: HandshakeError::Timeout,
+                    ..
+                }
+            ));
+        });
+    }
+
+    #[test]
+    fn nobody_there_is_told_with_the_address() {
+        on_a_core(async |core| {
+            let any = SocketAddr::from(([127, 0, 0, 1], 0));
+            let gone = Bind::to(any).tcp_listener().expect("binds").local_addr();
+            let dial = dial(gone.expect("bound"), &Pki::new(TLS13), edge_test());
+            let error = dial.open(&core).await.expect_err("nobody listens");
+            assert_eq!(error.reason(), "connect");
+            assert!(error.to_string().contains("127.0.0.1:"));
+        });
+    }
+
+    #[test]
+    fn each_cap_refuses_the_next_one_and_says_which_it_was() {
+        on_a_core(async |core| {
+            type Change = fn(&mut GateLimits);
+            let cases: [(&str, Change); 5] = [
+                ("connections", |limits| limits.connections = 2),
+                ("source", |limits| limits.per_source = 2),
+                ("rate", |limits| limits.source_rate.burst = 2),
+                ("handshakes", |limits| limits.handshakes = 2),
+                ("source_handshakes", |limits| {
+                    limits.handshakes_per_source = 2;
+                }),
+            ];
+            for (reason, change) in cases {
+                let edge = Edge::open(&core, |limits, _| {
+                    limits.source_rate.per_second = 1;
+                    change(limits);
+                });
+                let _silent = (edge.connect().await, edge.connect().await);
+                edge.until(|edge| edge.counted("connections_accepted") == 2)
+                    .await;
+                let mut third = edge.connect().await;
+                assert!(third.read_u8().await.is_err(), "{reason}");
+                assert_eq!(edge.refused(reason), 1, "{reason}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_balancer_tells_the_client_and_must_tell() {
+        on_a_core(async |core| {
+            let edge = Edge::open(&core, |_, door| {
+                door.security = Security::Plain;
+                door.balancers = vec!["127.0.0.1/32".parse().expect("network")];
+            });
+            let mut told = edge.connect().await;
+            told.write_all(&[HEADER, b"ping"].concat())
+                .await
+                .expect("writes");
+            assert_eq!(told.read_u8().await.expect("answered"), b'p');
+            assert_eq!(*edge.seen.borrow(), ["192.0.2.7:40000"]);
+
+            let mut silent_about_it = edge.connect().await;
+            silent_about_it.write_all(b"ping").await.expect("writes");
+            assert!(silent_about_it.read_u8().await.is_err());
+            assert_eq!(edge.refused("proxy_missing"), 1);
+
+            let mut broken = edge.connect().await;
+            let mut header = HEADER.to_vec();
+            header[13] = 0x12;
+            broken.write_all(&header).await.expect("writes");
+            assert!(broken.read_u8().await.is_err());
+            assert_eq!(edge.refused("proxy_family"), 1);
+        });
+    }
+
+    #[test]
+    fn a_stranger_may_not_tell_another_address() {
+        on_a_core(async |core| {
+            let edge = Edge::open(&core, |_, door| {
+                door.security = Security::Plain;
+                door.balancers = vec!["192.0.2.250/32".parse().expect("network")];
+            });
+            let mut liar = edge.connect().await;
+            liar.write_all(&[HEADER, b"ping"].concat())
+                .await
+                .expect("writes");
+            assert!(liar.read_u8().await.is_err());
+            assert_eq!(edge.refused("proxy_forbidden"), 1);
+
+            let mut honest = edge.connect().await;
+            honest.write_all(b"ping").await.expect("writes");
+            assert_eq!(honest.read_u8().await.expect("answered"), b'p');
+        });
+    }
+
+    #[test]
+    fn tls_begins_behind_a_header_in_the_same_segment() {
+        on_a_core(async |core| {
+            let edge = Edge::open(&core, |_, door| {
+                door.balancers = vec!["127.0.0.1/32".parse().expect("network")];
+            });
+            let tcp = edge.connect().await;
+            let stream = Stream::new(&core, tcp, edge.address, StreamOptions::default());
+            // The header and the ClientHello leave together.
+            stream.queue(HEADER).expect("room");
+            let within = Duration::from_secs(5);
+            stream.queued_below(0).await.expect("written");
+            handshake::client(&stream, edge.pki.client(), edge_test(), within)
+                .await
+                .expect("shakes hands");
+            stream.queue(b"ping").expect("room");
+            assert_eq!(read_exactly(&stream, 4).await, b"ping");
+            assert_eq!(*edge.seen.borrow(), ["192.0.2.7:40000"]);
+        });
+    }
+
+    #[test]
+    fn tls_and_plain_are_told_apart_by_the_first_byte() {
+        on_a_core(async |core| {
+            let (near, far) = crate::net::test_tls::pair(&core, StreamOptions::default()).await;
+            let pki = Pki::new(TLS13);
+            let within = Duration::from_secs(5);
+            let server = async {
+                let first = near.peek(|bytes| bytes.first().copied()).await;
+                assert_eq!(first, Ok(Some(0x16)));
+                handshake::server(&near, pki.server(false), within).await
+            };
+            let client = handshake::client(&far, pki.client(), edge_test(), within);
+            let (server, client) = tokio::join!(server, client);
+            assert_eq!((server, client), (Ok(()), Ok(())));
+        });
+    }
+
+    #[test]
+    fn draining_closes_the_listener_and_no_connection() {
+        use crate::net::core_runtime::Cores;
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listeners = Bind::to(any).tcp_listeners(2).expect("binds");
+        let address = listeners[0].local_addr().expect("bound");
+        let (gate, door) = (gate(GateLimits::default(), &Metrics::new("test")), plain());
+        let cores = Cores::start_with("accept-test", listeners, move |core, listener| {
+            let served = serve(core.clone(), listener, gate.clone(), door.clone(), echo);
+            async move {
+                served.await.expect("a listener of ours");
+                core.stopping().await;
+            }
+        })
+        .expect("threads start");
+        let mut client = std::net::TcpStream::connect(address).expect("connects");
+        let mut ping = || {
+            use std::io::{Read as _, Write as _};
+            client.write_all(b"ping").expect("writes");
+            client.read_exact(&mut [0; 4]).expect("answered");
+        };
+        ping();
+        cores.drain();
+        let begun = Instant::now();
+        while std::net::TcpStream::connect(address).is_ok() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "still listening");
+        }
+        ping();
+        cores.stop();
+        cores.join().expect("no panic");
+    }
+
+    #[test]
+    fn only_a_lack_of_means_makes_the_loop_pause() {
+        let error = |errno: rustix::io::Errno| io::Error::from(errno);
+        assert_eq!(
+            pause_after(&error(rustix::io::Errno::MFILE)),
+            Some(BACK_OFF)
+        );
+        assert_eq!(
+            pause_after(&error(rustix::io::Errno::NOMEM)),
+            Some(BACK_OFF)
+        );
+        assert_eq!(pause_after(&error(rustix::io::Errno::CONNABORTED)), None);
+    }
+
+    /// A listener that echoes.
+    struct Edge {
+        gate: Gate,
+        metrics: Metrics,
+        pki: Pki,
+        address: SocketAddr,
+        /// Remote addresses of those that got through.
+        seen: Rc<RefCell<Vec<String>>>,
+    }
+
+    impl Edge {
+        fn open(core: &CoreContext, change: impl FnOnce(&mut GateLimits, &mut Door)) -> Self {
+            let (metrics, pki) = (Metrics::new("test"), Pki::new(TLS13));
+            let mut limits = GateLimits::default();
+            let mut door = Door {
+                security: Security::Tls(Arc::new(ArcSwap::new(pki.server(false)))),
+                ..plain()
+            };
+            change(&mut limits, &mut door);
+            let any = SocketAddr::from(([127, 0, 0, 1], 0));
+            let listener = Bind::to(any).tcp_listener().expect("binds");
+            let edge = Self {
+                gate: gate(limits, &metrics),
+                metrics,
+                pki,
+                address: listener.local_addr().expect("bound"),
+                seen: Rc::default(),
+            };
+            let seen = Rc::clone(&edge.seen);
+            let served = serve(
+                core.clone(),
+                listener,
+                edge.gate.clone(),
+                door,
+                move |stream| {
+                    seen.borrow_mut().push(stream.remote().to_string());
+                    echo(stream)
+                },
+            );
+            core.spawn(served);
+            edge
+        }
+
+        async fn connect(&self) -> TcpStream {
+            TcpStream::connect(self.address).await.expect("connects")
+        }
+
+        async fn dial(
+            &self,
+            core: &CoreContext,
+            name: ServerName<'static>,
+        ) -> Result<Stream, DialError> {
+            dial(self.address, &self.pki, name).open(core).await
+        }
+
+        async fn until(&self, holds: impl Fn(&Self) -> bool) {
+            let begun = Instant::now();
+            while !holds(self) {
+                assert!(begun.elapsed() < Duration::from_secs(10), "never");
+                tokio::task::yield_now().await;
+            }
+        }
+
+        fn counted(&self, name: &str) -> u64 {
+            self.metrics
+                .counters(name, "", ["listener"])
+                .with(["client"])
+                .get()
+        }
+
+        fn refused(&self, reason: &str) -> u64 {
+            self.gate.0.refused.with(["client", reason]).get()
+        }
+
+        fn failed(&self, reason: &str) -> u64 {
+            self.gate.0.handshakes_failed.with(["client", reason]).get()
+        }
+    }
+
+    async fn echo(stream: Stream) {
+        loop {
+            let read = stream.read(|bytes| {
+                stream.queue(bytes).expect("small");
+                bytes.len()
+            });
+            if read.await != Ok(Read::Data) {
+                return;
+            }
+        }
+    }
+
+    fn dial(to: SocketAddr, pki: &Pki, name: ServerName<'static>) -> Dial {
+        Dial {
+            from: Bind::to(SocketAddr::from(([127, 0, 0, 2], 0))),
+            to,
+            tls: Some(DialTls {
+                config: pki.client(),
+                name,
+            }),
+            connect_timeout: Duration::from_secs(5),
+            handshake_timeout: Duration::from_millis(500),
+            stream: StreamOptions::default(),
+            tcp: TcpOptions::default(),
+        }
+    }
+
+    fn gate(limits: GateLimits, metrics: &Metrics) -> Gate {
+        Gate::new("client", limits, [1; 16], crate::run::now(), metrics)
+    }
+
+    fn plain() -> Door {
+        Door {
+            security: Security::Plain,
+            balancers: Vec::new(),
+            handshake_timeout: Duration::from_secs(5),
+            stream: StreamOptions::default(),
+            tcp: TcpOptions::default(),
+        }
+    }
+
+    const TLS13: &rustls::SupportedProtocolVersion = &rustls::version::TLS13;
+    /// 192.0.2.7:40000 to 198.51.100.10:443.
+    const HEADER: &[u8] =
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x07\xc6\x33\x64\x0a\x9c\x40\x01\xbb";
+}

@@ -53,7 +53,12 @@ impl Pki {
 
     /// Shows `client.test` when asked.
     pub(crate) fn client(&self) -> Arc<ClientConfig> {
-        let verifier = WebPkiServerVerifier::builder_with_provider(self.roots(), provider())
+        self.client_trusting(self)
+    }
+
+    /// The same, but it trusts another CA than the one its certificate is from.
+    pub(crate) fn client_trusting(&self, trusted: &Self) -> Arc<ClientConfig> {
+        let verifier = WebPkiServerVerifier::builder_with_provider(trusted.roots(), provider())
             .build()
             .expect("roots");
         let (chain, key) = self.leaf("client.test");

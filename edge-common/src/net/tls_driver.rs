@@ -97,6 +97,10 @@ impl TlsDriver {
         plain: &mut Vec<u8>,
         answers: &mut Vec<u8>,
     ) -> Result<(), TlsError> {
+        if let Some(error) = &self.failed {
+            // What rustls had marks in is gone.
+            return Err(error.clone());
+        }
         self.read_hello(received);
         let mut io = Io { plain, answers };
         let progress = match &mut self.connection {
@@ -554,3 +558,300 @@ const RECORD_PLAIN_MAX: usize = 16 * 1024;
 const RECORD_EXTRA: usize = 64;
 /// Enough for most answers of a handshake; rustls says when it needs more.
 const ANSWER_ROOM: usize = 4 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::test_tls::{BOTH, Pki, edge_test};
+
+    #[test]
+    fn every_cut_of_the_stream_gives_the_same_plaintext() {
+        for version in BOTH {
+            let mut link = Link::shake_hands(&Pki::new(version));
+            let messages: [&[u8]; 3] = [b"REGISTER", b"", b" sip:contoso.test"];
+            let wire = link.client.sealed(&messages);
+            assert_eq!(link.server.feed(&wire), messages.concat());
+            // rustls cannot go back, so each cut has records of its own, of the same length.
+            for cut in 0..wire.len() {
+                let wire = link.client.sealed(&messages);
+                let (head, tail) = wire.split_at(cut);
+                let mut got = link.server.feed(head);
+                got.extend(link.server.feed(tail));
+                assert_eq!(got, messages.concat(), "cut at {cut}");
+                assert_eq!(link.server.driver.buffered(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_handshake_byte_by_byte_is_a_handshake() {
+        for version in BOTH {
+            let pki = Pki::new(version);
+            let (mut client, mut server) = ends(&pki);
+            let mut to_server = client.start();
+            let mut to_client = Vec::new();
+            while !to_server.is_empty() || !to_client.is_empty() {
+                for byte in std::mem::take(&mut to_server) {
+                    server.feed(&[byte]);
+                }
+                to_client.append(&mut server.answers);
+                for byte in std::mem::take(&mut to_client) {
+                    client.feed(&[byte]);
+                }
+                to_server.append(&mut client.answers);
+            }
+            assert!(!client.driver.is_handshaking() && !server.driver.is_handshaking());
+            assert_eq!(server.driver.sni(), Some("edge.test"));
+            assert_eq!(server.driver.peer_certificates().len(), 1);
+            assert_eq!(client.driver.alpn(), Some(&b"sip"[..]));
+            assert_eq!(client.driver.version(), Some(version.version));
+            assert_eq!((client.driver.buffered(), server.driver.buffered()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn every_cut_of_the_handshake_is_a_handshake() {
+        for version in BOTH {
+            let pki = Pki::new(version);
+            let mut link = ends(&pki);
+            let hello = link.0.start().len();
+            for cut in 0..hello {
+                let (mut client, mut server) = ends(&pki);
+                let hello = client.start();
+                let cut = cut.min(hello.len());
+                server.feed(&hello[..cut]);
+                server.feed(&hello[cut..]);
+                let flight = std::mem::take(&mut server.answers);
+                // The server's flight is longer: it is cut at the same share of its length.
+                let cut = flight.len() * cut / hello.len();
+                client.feed(&flight[..cut]);
+                client.feed(&flight[cut..]);
+                let link = Link::of(client, server);
+                assert!(!link.server.driver.is_handshaking(), "cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn while_a_record_is_incomplete_only_its_beginning_is_kept() {
+        for version in BOTH {
+            let mut link = Link::shake_hands(&Pki::new(version));
+            let wire = link.client.sealed(&[&[7; 40_000]]);
+            let (head, tail) = wire.split_at(wire.len() - 100);
+            let first = link.server.feed(head);
+            assert_eq!(first.len(), 32 * 1024, "two whole records");
+            assert_eq!(
+                link.server.driver.buffered(),
+                head.len() - whole_records(head)
+            );
+            // What is sent meanwhile must not disturb what is kept.
+            let answer = link.server.sealed(&[b"100 Trying"]);
+            assert_eq!(link.client.feed(&answer), b"100 Trying");
+            assert_eq!(first.len() + link.server.feed(tail).len(), 40_000);
+            assert_eq!(link.server.driver.buffered(), 0);
+        }
+    }
+
+    #[test]
+    fn each_direction_is_closed_by_itself() {
+        for version in BOTH {
+            let mut link = Link::shake_hands(&Pki::new(version));
+            let mut last = link.client.sealed(&[b"last"]);
+            link.client.driver.close(&mut last).expect("closes");
+            last.extend(b"not even a record");
+            assert_eq!(link.server.feed(&last), b"last");
+            assert!(link.server.driver.peer_closed());
+            assert!(!link.client.driver.peer_closed());
+            let answer = link.server.sealed(&[b"one more thing"]);
+            assert_eq!(link.client.feed(&answer), b"one more thing");
+        }
+    }
+
+    #[test]
+    fn a_wrong_name_is_refused_and_the_server_is_told_why() {
+        for version in BOTH {
+            let pki = Pki::new(version);
+            let other = ServerName::try_from("other.test").expect("name");
+            let mut client = End::new(TlsDriver::client(pki.client(), other).expect("client"));
+            let mut server = End::new(TlsDriver::server(pki.server(false)).expect("server"));
+            server.feed(&client.start());
+            let error = client.refuse(&std::mem::take(&mut server.answers));
+            assert_eq!(error.reason(), "certificate_invalid");
+            let told = server.refuse(&std::mem::take(&mut client.answers));
+            assert_eq!(told.reason(), "alert_certificate");
+        }
+    }
+
+    #[test]
+    fn a_missing_client_certificate_is_told_as_such() {
+        for version in BOTH {
+            let (own, foreign) = (Pki::new(version), Pki::new(version));
+            // The client trusts our CA and has its certificate from another one.
+            let config = foreign.client_trusting(&own);
+            let mut client = End::new(TlsDriver::client(config, edge_test()).expect("client"));
+            let mut server = End::new(TlsDriver::server(own.server(true)).expect("server"));
+            server.feed(&client.start());
+            client.feed(&std::mem::take(&mut server.answers));
+            let error = server.refuse(&std::mem::take(&mut client.answers));
+            assert!(["certificate_missing", "certificate_invalid"].contains(&error.reason()));
+            assert!(!server.answers.is_empty(), "our alert");
+        }
+    }
+
+    #[test]
+    fn what_is_no_tls_is_refused_at_once() {
+        let pki = Pki::new(BOTH[1]);
+        let (_, mut server) = ends(&pki);
+        let error = server.refuse(b"REGISTER sip:contoso.test SIP/2.0\r\n");
+        assert_eq!(error.reason(), "message_invalid");
+        assert!(server.driver.seal(b"x", &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_changed_byte_anywhere_ends_the_connection() {
+        for version in BOTH {
+            for at in [0, 3, 5, 20] {
+                let mut link = Link::shake_hands(&Pki::new(version));
+                let mut wire = link.client.sealed(&[b"INVITE sip:a SIP/2.0"]);
+                wire[at] ^= 0x55;
+                // A changed length may leave it waiting for a record that never ends.
+                let mut buffer = vec![0; PARTIAL_MAX + wire.len()];
+                buffer[..wire.len()].copy_from_slice(&wire);
+                let mut plain = Vec::new();
+                let result = link.server.driver.receive(
+                    &mut buffer[..wire.len()],
+                    &mut plain,
+                    &mut Vec::new(),
+                );
+                assert!(
+                    result.is_err() || link.server.driver.buffered() > 0,
+                    "byte {at}"
+                );
+                assert_eq!(plain, b"");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_sealed_before_the_handshake_is_done() {
+        let pki = Pki::new(BOTH[1]);
+        let (mut client, _) = ends(&pki);
+        client.start();
+        let mut sealed = Vec::new();
+        assert!(client.driver.seal(b"too early", &mut sealed).is_err());
+        assert_eq!(client.driver.close(&mut sealed), Ok(()));
+        assert!(sealed.is_empty());
+    }
+
+    #[test]
+    fn an_endless_handshake_message_is_refused() {
+        let pki = Pki::new(BOTH[1]);
+        let (_, mut server) = ends(&pki);
+        // A ClientHello that says it has 65,535 bytes, in records of one byte each.
+        let mut wire = vec![22, 3, 1, 0, 4, 1, 0, 0xff, 0xff];
+        wire.extend([22, 3, 1, 0, 1, 0].repeat(20_000));
+        let mut failed = false;
+        for piece in wire.chunks(16 * 1024) {
+            let mut buffer = vec![0; PARTIAL_MAX + piece.len()];
+            let start = server.driver.restore(&mut buffer);
+            buffer[start..start + piece.len()].copy_from_slice(piece);
+            let received = &mut buffer[..start + piece.len()];
+            let end = server
+                .driver
+                .receive(received, &mut Vec::new(), &mut Vec::new());
+            failed |= end == Err(TlsError::PartialTooLong);
+            assert!(server.driver.buffered() <= PARTIAL_MAX);
+        }
+        assert!(failed);
+    }
+
+    /// Both ends of a connection whose wire is in the hands of the test.
+    struct Link {
+        client: End,
+        server: End,
+    }
+
+    struct End {
+        driver: TlsDriver,
+        answers: Vec<u8>,
+    }
+
+    impl Link {
+        fn shake_hands(pki: &Pki) -> Self {
+            let (mut client, mut server) = ends(pki);
+            server.feed(&client.start());
+            Self::of(client, server)
+        }
+
+        fn of(mut client: End, mut server: End) -> Self {
+            loop {
+                client.feed(&std::mem::take(&mut server.answers));
+                if client.answers.is_empty() {
+                    return Self { client, server };
+                }
+                server.feed(&std::mem::take(&mut client.answers));
+            }
+        }
+    }
+
+    impl End {
+        const fn new(driver: TlsDriver) -> Self {
+            Self {
+                driver,
+                answers: Vec::new(),
+            }
+        }
+
+        fn start(&mut self) -> Vec<u8> {
+            self.feed(b"");
+            std::mem::take(&mut self.answers)
+        }
+
+        fn feed(&mut self, bytes: &[u8]) -> Vec<u8> {
+            let (plain, result) = self.receive(bytes);
+            result.expect("lawful bytes");
+            plain
+        }
+
+        fn refuse(&mut self, bytes: &[u8]) -> TlsError {
+            self.receive(bytes).1.expect_err("unlawful bytes")
+        }
+
+        fn receive(&mut self, bytes: &[u8]) -> (Vec<u8>, Result<(), TlsError>) {
+            let mut buffer = vec![0; PARTIAL_MAX + bytes.len()];
+            let start = self.driver.restore(&mut buffer);
+            buffer[start..start + bytes.len()].copy_from_slice(bytes);
+            let mut plain = Vec::new();
+            let received = &mut buffer[..start + bytes.len()];
+            let result = self.driver.receive(received, &mut plain, &mut self.answers);
+            (plain, result)
+        }
+
+        fn sealed(&mut self, messages: &[&[u8]]) -> Vec<u8> {
+            let mut wire = Vec::new();
+            for message in messages {
+                self.driver.seal(message, &mut wire).expect("seals");
+            }
+            wire
+        }
+    }
+
+    fn ends(pki: &Pki) -> (End, End) {
+        let client = TlsDriver::client(pki.client(), edge_test()).expect("client");
+        let server = TlsDriver::server(pki.server(true)).expect("server");
+        (End::new(client), End::new(server))
+    }
+
+    /// How many bytes the whole records at the front take.
+    fn whole_records(mut wire: &[u8]) -> usize {
+        let before = wire.len();
+        while let Some((&[_, _, _, high, low], rest)) = wire.split_first_chunk() {
+            let len = usize::from(u16::from_be_bytes([high, low]));
+            let Some(next) = rest.get(len..) else {
+                break;
+            };
+            wire = next;
+        }
+        before - wire.len()
+    }
+}
