@@ -71,6 +71,14 @@ impl<'t> Document<'t> {
         }
         Place::of(self.text, offset)
     }
+
+    /// What the file holds at `path`.
+    pub(super) fn find(&self, path: &str) -> Option<&Value> {
+        let found = steps(path).try_fold(&self.root, |node, step| {
+            node.child(&step).map(|(next, _)| next)
+        });
+        found.map(|node| &node.value)
+    }
 }
 
 impl Node {

@@ -44,7 +44,10 @@ fn tidy(value: &mut Value) {
         if object.get("type") == Some(&json!("integer")) {
             object.remove("format");
         }
-        if object.get("default") == Some(&Value::Null) {
+        // The defaults of a table stand at its keys.
+        if object.get("default") == Some(&Value::Null)
+            || object.get("type") == Some(&json!("object"))
+        {
             object.remove("default");
         }
         gather_required(object);

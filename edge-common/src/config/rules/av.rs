@@ -19,7 +19,7 @@ fn peers(check: &mut Check<'_>) {
     let Some(av) = &file.av else { return };
     for (index, network) in av.peer_allow.iter().enumerate() {
         let key = format!("av.peer_allow[{index}]");
-        if let Some(inside) = file.inside().iter().find(|inside| overlap(inside, network)) {
+        if let Some(inside) = file.inside().find(|inside| overlap(inside, network)) {
             check.tell(
                 rule::PEER_ALLOW_INSIDE,
                 key,

@@ -44,16 +44,23 @@ impl File {
     }
 
     /// Networks inside; none when that part of the file is missing.
-    pub(super) fn inside(&self) -> &[IpNet] {
+    ///
+    /// A default route is left out: it has a rule of its own, and would make everything else wrong.
+    pub(super) fn inside(&self) -> impl Iterator<Item = &IpNet> {
+        self.networks_inside()
+            .iter()
+            .filter(|network| network.prefix_len() != 0)
+    }
+
+    /// `internal.networks` as typed.
+    pub(super) fn networks_inside(&self) -> &[IpNet] {
         self.internal
             .as_ref()
             .map_or(&[], |internal| &internal.networks)
     }
 
     pub(super) fn is_inside(&self, address: IpAddr) -> bool {
-        self.inside()
-            .iter()
-            .any(|network| network.contains(&address))
+        self.inside().any(|network| network.contains(&address))
     }
 
     /// Says whether hosts on the Internet reach `address`, or the lab pretends so.

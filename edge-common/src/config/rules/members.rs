@@ -1,7 +1,5 @@
 //! The hosts, their addresses, and which of these the services take.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 
 use super::facts::{family, is_usable, overlap};
@@ -164,14 +162,16 @@ fn external_addresses(check: &mut Check<'_>, index: usize, member: &Member) {
                 key,
                 format!("no host can have {address}"),
             );
-        } else if is_inside(check, address.addr()) {
+        } else if check.file.is_inside(address.addr()) {
             check.tell(
                 rule::EXTERNAL_ADDRESS_INSIDE,
                 key,
                 format!("{} lies in internal.networks", address.addr()),
             );
-        } else if let Some(network) =
-            narrow_inside(check).find(|network| overlap(network, &address.trunc()))
+        } else if let Some(network) = check
+            .file
+            .inside()
+            .find(|network| overlap(network, &address.trunc()))
         {
             let message = format!("the link {} overlaps {network} inside", address.trunc());
             check.tell(rule::SIDES_OVERLAP, key, message);
@@ -189,17 +189,22 @@ fn internal_addresses(check: &mut Check<'_>, index: usize, member: &Member) {
                 key,
                 format!("no host can have {address}"),
             );
-        } else if !check.file.inside().is_empty() && !check.file.is_inside(address.addr()) {
+        } else if check.file.inside().next().is_some() && !check.file.is_inside(address.addr()) {
             let message = format!("{} is not in internal.networks", address.addr());
             check.tell(rule::INTERNAL_ADDRESS_OUTSIDE, key, message);
         }
     }
-    let unreached = check.file.inside().iter().enumerate().find(|(_, network)| {
-        !addresses.is_empty()
-            && !addresses
-                .iter()
-                .any(|own| own.addr().is_ipv4() == network.addr().is_ipv4())
-    });
+    let unreached = check
+        .file
+        .networks_inside()
+        .iter()
+        .enumerate()
+        .find(|(_, network)| {
+            !addresses.is_empty()
+                && !addresses
+                    .iter()
+                    .any(|own| own.addr().is_ipv4() == network.addr().is_ipv4())
+        });
     if let Some((at, network)) = unreached {
         let family = family(network.addr());
         let message =
@@ -235,7 +240,7 @@ fn public_enough(check: &mut Check<'_>, index: usize, member: &Member) {
                 .external_addresses()
                 .iter()
                 .find(|own| own.addr() == address);
-            let told = own.is_none_or(|own| !is_usable(*own)) || is_inside(check, address);
+            let told = own.is_none_or(|own| !is_usable(*own)) || file.is_inside(address);
             if !told && !translated && !file.is_public(address) {
                 let message = format!("{address} of {} is not public", service.daemon());
                 check.tell(rule, format!("members[{index}].{key}"), message);
@@ -291,17 +296,4 @@ fn public_address(check: &mut Check<'_>) {
         );
         check.tell(rule::PUBLIC_ADDRESS_FAMILY, KEY, message);
     }
-}
-
-fn is_inside(check: &Check<'_>, address: IpAddr) -> bool {
-    narrow_inside(check).any(|network| network.contains(&address))
-}
-
-/// A default route inside is told by a rule of its own; here it would make everything wrong.
-fn narrow_inside<'c>(check: &Check<'c>) -> impl Iterator<Item = &'c IpNet> + use<'c> {
-    check
-        .file
-        .inside()
-        .iter()
-        .filter(|network| network.prefix_len() != 0)
 }

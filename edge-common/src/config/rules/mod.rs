@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use super::check::FINDINGS_MAX;
-use super::document::Document;
+use super::document::{Document, Value};
 use super::file::File;
 use super::finding::Finding;
 use super::rule::RuleId;
@@ -69,6 +69,27 @@ impl Check<'_> {
         if kept {
             self.findings.push(finding);
         }
+    }
+
+    /// Says whether nothing was typed at `key`. What was typed and refused is not missing.
+    fn is_blank(&self, key: &str) -> bool {
+        match self.document.find(key) {
+            None => true,
+            Some(Value::Array(items)) => items.is_empty(),
+            Some(
+                Value::String(_)
+                | Value::Integer(_)
+                | Value::Boolean(_)
+                | Value::Table(_)
+                | Value::Other(_),
+            ) => false,
+        }
+    }
+
+    /// The first of `keys` that was typed, or else the first: defaults are not to blame.
+    fn blame<'k>(&self, keys: &[&'k str]) -> &'k str {
+        let typed = keys.iter().find(|key| self.document.find(key).is_some());
+        typed.or_else(|| keys.first()).copied().unwrap_or_default()
     }
 }
 

@@ -63,7 +63,7 @@ impl WhichSide {
                 .external
                 .as_ref()
                 .map_or(&[], |external| &external.networks),
-            Internal => check.file.inside(),
+            Internal => check.file.networks_inside(),
         }
     }
 
@@ -89,7 +89,7 @@ fn interfaces_apart(check: &mut Check<'_>) {
 }
 
 fn inside_is_narrow(check: &mut Check<'_>) {
-    for (index, network) in check.file.inside().iter().enumerate() {
+    for (index, network) in check.file.networks_inside().iter().enumerate() {
         let key = format!("internal.networks[{index}]");
         if network.prefix_len() == 0 {
             check.tell(
@@ -189,7 +189,7 @@ fn next_hop(check: &mut Check<'_>) {
         return;
     };
     let Some(next_hop) = &internal.next_hop else {
-        if file.access.is_some() {
+        if file.access.is_some() && check.is_blank("internal.next_hop") {
             check.tell(
                 rule::NEXT_HOP_MISSING,
                 "internal.next_hop",
@@ -212,10 +212,8 @@ fn next_hop(check: &mut Check<'_>) {
         let message = format!("{} is not in internal.trusted_servers", next_hop.host);
         check.tell(rule::NEXT_HOP_UNTRUSTED, "internal.next_hop", message);
     }
-    if internal.next_hop_addresses.is_empty()
-        && file.dns.internal.is_empty()
-        && file.access.is_some()
-    {
+    let unknown = check.is_blank("internal.next_hop_addresses") && check.is_blank("dns.internal");
+    if unknown && file.access.is_some() {
         let message = format!(
             "neither next_hop_addresses nor dns.internal tells the address of {}",
             next_hop.host
@@ -236,10 +234,8 @@ fn next_hop(check: &mut Check<'_>) {
 
 fn trust(check: &mut Check<'_>) {
     let file = check.file;
-    let Some(internal) = &file.internal else {
-        return;
-    };
-    if internal.trusted_servers.is_empty() && (file.access.is_some() || file.av.is_some()) {
+    let needed = file.internal.is_some() && (file.access.is_some() || file.av.is_some());
+    if needed && check.is_blank("internal.trusted_servers") {
         let message = "internal.trusted_servers is empty";
         check.tell(rule::TRUST_MISSING, "internal.trusted_servers", message);
     }
@@ -247,7 +243,7 @@ fn trust(check: &mut Check<'_>) {
 
 fn resolvers(check: &mut Check<'_>) {
     let file = check.file;
-    if file.federates() && file.dns.external.is_empty() {
+    if file.federates() && check.is_blank("dns.external") {
         check.tell(
             rule::EXTERNAL_DNS_MISSING,
             "dns.external",
@@ -259,7 +255,7 @@ fn resolvers(check: &mut Check<'_>) {
         ("dns.internal", &file.dns.internal, true),
     ] {
         for (index, address) in addresses.iter().enumerate() {
-            if file.is_inside(*address) != belongs_inside && !file.inside().is_empty() {
+            if file.is_inside(*address) != belongs_inside && file.inside().next().is_some() {
                 let place = if belongs_inside { "not in" } else { "in" };
                 let message = format!("{address} is {place} internal.networks");
                 check.tell(
@@ -276,7 +272,7 @@ fn revocation_lists(check: &mut Check<'_>) {
     let Some(internal) = &check.file.internal else {
         return;
     };
-    if internal.revocation == Revocation::Hard && internal.crls.is_empty() {
+    if internal.revocation == Revocation::Hard && check.is_blank("internal.crls") {
         check.tell(
             rule::CRL_MISSING,
             "internal.revocation",

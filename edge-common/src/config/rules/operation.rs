@@ -44,7 +44,7 @@ fn lab(check: &mut Check<'_>) {
     check.tell(rule::LAB, "lab", "reserved ranges count as public");
     for (index, network) in lab.treat_as_public.iter().enumerate() {
         let key = format!("lab.treat_as_public[{index}]");
-        if let Some(inside) = file.inside().iter().find(|inside| overlap(inside, network)) {
+        if let Some(inside) = file.inside().find(|inside| overlap(inside, network)) {
             check.tell(
                 rule::LAB_RANGE_INSIDE,
                 key,

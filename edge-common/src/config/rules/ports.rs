@@ -34,7 +34,9 @@ fn one_listener_each(check: &mut Check<'_>) {
                     "{} and {} both listen on {address} {} {port}",
                     other.id, row.id, row.transport
                 );
-                check.tell(rule::PORT_CONFLICT, row.key.unwrap_or_default(), message);
+                let key =
+                    check.blame(&[row.key.unwrap_or_default(), other.key.unwrap_or_default()]);
+                check.tell(rule::PORT_CONFLICT, key, message);
             }
         }
     }
@@ -91,7 +93,8 @@ fn relay_apart(check: &mut Check<'_>) {
         .filter(|(row, _)| row.side == Side::External);
     for (row, port) in external.filter(|(_, port)| relay.contains(*port)) {
         let message = format!("{} listens on {port}, which is in {relay}", row.id);
-        check.tell(rule::RELAY_OVERLAPS, "av.relay_ports", message);
+        let key = check.blame(&["av.relay_ports", row.key.unwrap_or_default()]);
+        check.tell(rule::RELAY_OVERLAPS, key, message);
     }
 }
 
@@ -121,7 +124,7 @@ fn relay_wide_enough(check: &mut Check<'_>) {
 
 fn management(check: &mut Check<'_>) {
     let file = check.file;
-    if file.firewall.management.is_empty() {
+    if check.is_blank("firewall.management") {
         check.tell(
             rule::MANAGEMENT_MISSING,
             "firewall.management",
@@ -131,7 +134,7 @@ fn management(check: &mut Check<'_>) {
     for (index, entry) in file.firewall.management.iter().enumerate() {
         let key = format!("firewall.management[{index}]");
         for (at, network) in entry.from.iter().enumerate() {
-            let inside = file.inside().iter().any(|inside| inside.contains(network));
+            let inside = file.inside().any(|inside| inside.contains(network));
             let key = format!("{key}.from[{at}]");
             match entry.side {
                 Side::External if network.prefix_len() == 0 => {
@@ -148,7 +151,7 @@ fn management(check: &mut Check<'_>) {
                         format!("{network} is inside"),
                     );
                 }
-                Side::Internal if !inside && !file.inside().is_empty() => {
+                Side::Internal if !inside && file.inside().next().is_some() => {
                     check.tell(
                         rule::MANAGEMENT_WRONG_SIDE,
                         key,

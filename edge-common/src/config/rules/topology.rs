@@ -77,48 +77,29 @@ fn members_fit_topology(check: &mut Check<'_>) {
 }
 
 fn vips_there(check: &mut Check<'_>) {
-    let Some(array) = &check.file.array else {
+    if check.file.array.is_none() {
         return;
-    };
-    let (outside, inside) = (&array.vips.external, &array.vips.internal);
-    for (service, key, addresses) in [
-        (
-            Service::Access,
-            "array.vips.external.access",
-            &outside.access,
-        ),
-        (
-            Service::Webconf,
-            "array.vips.external.webconf",
-            &outside.webconf,
-        ),
-        (Service::Av, "array.vips.external.av", &outside.av),
-        (
-            Service::Access,
-            "array.vips.internal.access",
-            &inside.access,
-        ),
-        (Service::Av, "array.vips.internal.av", &inside.av),
+    }
+    for (service, key) in [
+        (Service::Access, "array.vips.external.access"),
+        (Service::Webconf, "array.vips.external.webconf"),
+        (Service::Av, "array.vips.external.av"),
+        (Service::Access, "array.vips.internal.access"),
+        (Service::Av, "array.vips.internal.av"),
     ] {
-        if check.file.has(service) && addresses.is_empty() {
-            check.tell(
-                rule::VIP_MISSING,
-                key,
-                format!("{key} is empty, and [{service}] is configured"),
-            );
+        if check.file.has(service) && check.is_blank(key) {
+            let message = format!("{key} is empty, and [{service}] is configured");
+            check.tell(rule::VIP_MISSING, key, message);
         }
     }
 }
 
 fn balancers_there(check: &mut Check<'_>) {
-    let Some(array) = &check.file.array else {
+    if check.file.array.is_none() {
         return;
-    };
-    for (key, addresses) in [
-        ("array.balancers.external", &array.balancers.external),
-        ("array.balancers.internal", &array.balancers.internal),
-    ] {
-        if addresses.is_empty() {
+    }
+    for key in ["array.balancers.external", "array.balancers.internal"] {
+        if check.is_blank(key) {
             check.tell(rule::BALANCER_MISSING, key, format!("{key} is empty"));
         }
     }
