@@ -10,7 +10,9 @@ use std::net::IpAddr;
 
 use edge_common::config::Config;
 use edge_common::host_name::HostName;
+use edge_common::peer_range::is_public;
 use edge_common::side::Side;
+use ipnet::IpNet;
 
 use crate::plan::Document;
 
@@ -44,6 +46,9 @@ pub enum Data {
     },
     /// `A` or `AAAA`.
     Address(IpAddr),
+    /// An address that the Internet cannot reach; printed as a comment, because only the operator knows what
+    /// the NAT in front of it shows.
+    BehindNat(IpAddr),
 }
 
 /// What the Internet has to be told.
@@ -94,6 +99,8 @@ pub fn external(config: &Config) -> View {
         }
         view.host(&av.fqdn, &domains, &outside_addresses(config, Outside::Av));
     }
+    let lab = config.lab.as_ref();
+    view.hide_unreachable(lab.map_or(&[], |lab| &lab.treat_as_public));
     view
 }
 
@@ -185,6 +192,22 @@ impl View {
                 owner: host.to_string(),
                 data: Data::Address(*address),
             });
+        }
+    }
+
+    /// Takes what nobody outside can reach off the record.
+    fn hide_unreachable(&mut self, treated_as_public: &[IpNet]) {
+        for records in self.zones.values_mut() {
+            *records = std::mem::take(records)
+                .into_iter()
+                .map(|record| match record.data {
+                    Data::Address(address) if !is_public(address, treated_as_public) => Record {
+                        data: Data::BehindNat(address),
+                        ..record
+                    },
+                    Data::Address(_) | Data::Srv { .. } | Data::BehindNat(_) => record,
+                })
+                .collect();
         }
     }
 }
@@ -280,12 +303,26 @@ fn fragment(side: Side, zone: &HostName, records: &BTreeSet<Record>) -> String {
         let owner = relative(&record.owner, zone);
         let data = match &record.data {
             Data::Srv { port, target } => format!("SRV 0 0 {port} {target}."),
-            Data::Address(IpAddr::V4(address)) => format!("A {address}"),
-            Data::Address(IpAddr::V6(address)) => format!("AAAA {address}"),
+            Data::Address(address) => host_record(*address),
+            Data::BehindNat(address) => {
+                let data = host_record(*address);
+                line(
+                    &mut out,
+                    format_args!("; {owner} IN {data} is behind a NAT: publish what the NAT shows"),
+                );
+                continue;
+            }
         };
         line(&mut out, format_args!("{owner:width$} IN {data}"));
     }
     out
+}
+
+fn host_record(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => format!("A {address}"),
+        IpAddr::V6(address) => format!("AAAA {address}"),
+    }
 }
 
 /// The owner without the zone's name at its end; `@` is the zone itself.

@@ -209,3 +209,204 @@ const LIMITS: Limits = Limits {
 };
 
 const HEADERS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use edge_common::cert::tls::{
+        CrlStore, PeerPolicy, PeerVerifier, Store, TrustStore, dialer, mutual_listener,
+    };
+    use edge_common::config::{ClientEku, Revocation};
+    use edge_common::host_name::HostName;
+    use edge_common::random::Seeded;
+    use edge_common::time::UnixTime;
+    use rustls::{ServerConfig, ServerConnection};
+    use rustls_pki_types::pem::PemObject as _;
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+    use super::*;
+    use crate::issue::{Algorithm, Authority, Subject};
+
+    /// The inside of a laboratory: one authority, and whoever it has given a certificate.
+    struct Inside {
+        authority: Authority,
+        now: UnixTime,
+    }
+
+    impl Inside {
+        fn new() -> Self {
+            let now = edge_common::run::now().unix;
+            Self {
+                authority: Authority::generate("Inside", now).unwrap(),
+                now,
+            }
+        }
+
+        fn certificate(&self, name: &str) -> Arc<Store> {
+            let subject = Subject::host(name.parse::<HostName>().unwrap());
+            let issued = self
+                .authority
+                .issue(&subject, Algorithm::P256, self.now)
+                .unwrap();
+            let chain = CertificateDer::from_pem_slice(issued.document.as_bytes()).unwrap();
+            let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+            Store::of(vec![chain], &key).unwrap()
+        }
+
+        fn verifier(&self) -> Arc<PeerVerifier> {
+            let ca = CertificateDer::from_pem_slice(self.authority.pem().as_bytes()).unwrap();
+            let policy = PeerPolicy {
+                client_eku: ClientEku::ClientOrServer,
+                revocation: Revocation::Off,
+            };
+            PeerVerifier::new(
+                TrustStore::of(&[ca]).unwrap(),
+                policy,
+                CrlStore::load(&[]).unwrap(),
+            )
+        }
+
+        fn client(&self) -> Arc<ClientConfig> {
+            dialer(
+                self.certificate("director.contoso.internal"),
+                self.verifier(),
+                &[],
+            )
+        }
+
+        fn server(&self) -> Arc<ServerConfig> {
+            mutual_listener(
+                self.certificate("edge.contoso.internal"),
+                self.verifier(),
+                &[],
+            )
+        }
+    }
+
+    /// Answers one request with these messages, byte by byte.
+    fn serve(tls: Arc<ServerConfig>, answers: String) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let (socket, _) = listener.accept().unwrap();
+            let mut stream = StreamOwned::new(ServerConnection::new(tls).unwrap(), socket);
+            let mut seen = Vec::new();
+            let mut chunk = [0; 1024];
+            while !seen.ends_with(b"</request>") {
+                match stream.read(&mut chunk) {
+                    Ok(len) if len > 0 => seen.extend_from_slice(&chunk[..len]),
+                    Ok(_) | Err(_) => return,
+                }
+            }
+            for byte in answers.as_bytes() {
+                if stream
+                    .write_all(&[*byte])
+                    .and_then(|()| stream.flush())
+                    .is_err()
+                {
+                    return;
+                }
+            }
+            // The probe says when it is over.
+            while stream.read(&mut chunk).is_ok_and(|len| len > 0) {}
+        });
+        address
+    }
+
+    fn response(status: &str, body: &str) -> String {
+        format!(
+            "SIP/2.0 {status}\r\nCSeq: 1 SERVICE\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    }
+
+    const GRANT: &str = "<response reasonPhrase=\"OK\"><credentialsResponse><credentials><username>dQ==</username>\
+        <password>cA==</password><duration>60</duration></credentials></credentialsResponse></response>";
+
+    fn ask(
+        inside: &Inside,
+        address: SocketAddr,
+        host: &HostName,
+        within: Duration,
+    ) -> Result<Answer, ProbeError> {
+        let target = Target {
+            service: HostPort {
+                host: host.clone(),
+                port: address.port(),
+            },
+            address: Some(address),
+        };
+        let question = Question {
+            service: "sip:mras@contoso.test".into(),
+            asker: "sip:alice@contoso.test".into(),
+            identity: "sip:alice@contoso.test".into(),
+            location: None,
+            minutes: Some(60),
+        };
+        mras(
+            &target,
+            inside.client(),
+            &question,
+            &mut Seeded::new(7),
+            within,
+        )
+    }
+
+    fn name(text: &str) -> HostName {
+        text.parse().unwrap()
+    }
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn credentials_come_after_keep_alives_and_provisional_responses() {
+        let inside = Inside::new();
+        let answers = format!(
+            "\r\n{}{}",
+            response("100 Trying", ""),
+            response("200 OK", GRANT)
+        );
+        let address = serve(inside.server(), answers);
+        let answer = ask(&inside, address, &name("edge.contoso.internal"), SOON).unwrap();
+        assert_eq!(answer.credentials[0].username, "dQ==");
+    }
+
+    #[test]
+    fn a_service_with_another_name_is_not_asked() {
+        let inside = Inside::new();
+        let address = serve(inside.server(), response("200 OK", GRANT));
+        let error = ask(&inside, address, &name("other.contoso.internal"), SOON).unwrap_err();
+        assert!(matches!(error, ProbeError::Connection { .. }), "{error}");
+        assert!(error.to_string().contains("certificate"), "{error}");
+    }
+
+    #[test]
+    fn a_service_of_another_authority_is_not_asked() {
+        let (inside, foreign) = (Inside::new(), Inside::new());
+        let address = serve(foreign.server(), response("200 OK", GRANT));
+        let error = ask(&inside, address, &name("edge.contoso.internal"), SOON).unwrap_err();
+        assert!(matches!(error, ProbeError::Connection { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_refusal_silence_and_nonsense_are_told_apart() {
+        let inside = Inside::new();
+        let host = &name("edge.contoso.internal");
+        let refused = serve(
+            inside.server(),
+            response("403 Forbidden", "<response reasonPhrase=\"Forbidden\"/>"),
+        );
+        let error = ask(&inside, refused, host, SOON).unwrap_err();
+        assert_eq!(error.to_string(), "403 Forbidden ('Forbidden')");
+
+        let silent = serve(inside.server(), response("100 Trying", ""));
+        let error = ask(&inside, silent, host, Duration::from_millis(700)).unwrap_err();
+        assert!(matches!(error, ProbeError::Silence(_)), "{error}");
+
+        let nonsense = serve(inside.server(), "HTTP/1.1 200 OK\r\n\r\n".into());
+        let error = ask(&inside, nonsense, host, SOON).unwrap_err();
+        assert!(matches!(error, ProbeError::Frame(_)), "{error}");
+    }
+}

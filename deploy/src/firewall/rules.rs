@@ -252,7 +252,11 @@ fn output(config: &Config, openings: &[Opening], users: Users) -> Vec<Rule> {
             Action::Accept,
         ),
     ]);
-    for open in openings {
+    let (narrow, wide): (Vec<&Opening>, Vec<&Opening>) = openings
+        .iter()
+        .partition(|open| open.ports != PortRange::ANY);
+    // A rule for every port comes last, or what the narrow ones allow would be counted there.
+    for open in narrow.into_iter().chain(wide) {
         match open.row.direction {
             Direction::Listen if answers_untracked(open) => rules.extend(answer(open)),
             Direction::Listen => {}
