@@ -2,8 +2,34 @@
 //!
 //! ```text
 //!  socket ─► framer ─► parse ─► Proxy ─► edits ─► queue ─► socket
+//!                                 │
+//!              mailboxes ◄────────┼────────► verdicts (one core), partners' edges, next hop
 //! ```
 //!
 //! Pure: [`proxy`] decides; everything in it is told the time, the sender and the bytes.
+//!
+//! With sockets: [`listener`] lets connections in, [`connector`] opens those to the next hop and to
+//! partners, [`flow`] runs each of them on its core and does what the proxy says, [`resolver`] owns the
+//! verdicts on domains, [`tls`] holds the certificates, [`observe`] counts, [`daemon`] puts it together,
+//! [`service`] runs it in the scaffold of all daemons.
 
 pub mod proxy;
+
+#[cfg(feature = "io")]
+pub mod connector;
+#[cfg(feature = "io")]
+pub mod daemon;
+#[cfg(feature = "io")]
+pub mod epoch;
+#[cfg(feature = "io")]
+pub mod flow;
+#[cfg(feature = "io")]
+pub mod listener;
+#[cfg(feature = "io")]
+pub mod observe;
+#[cfg(feature = "io")]
+pub mod resolver;
+#[cfg(feature = "io")]
+pub mod service;
+#[cfg(feature = "io")]
+pub mod tls;

@@ -211,6 +211,11 @@ impl Flows {
         self.place(key)?.flow.as_mut()
     }
 
+    /// All that are there.
+    pub fn iter(&self) -> impl Iterator<Item = &Flow> {
+        self.slots.iter().filter_map(|slot| slot.flow.as_ref())
+    }
+
     /// How many there are.
     #[must_use]
     pub const fn len(&self) -> usize {

@@ -44,7 +44,7 @@ impl Proxy {
         match self.route(now, key, message, arrival) {
             Ok(()) => {}
             Err(Stop::Refuse(refusal)) => self.answer(key, message, refusal),
-            Err(Stop::Wait(wait)) => self.hold(key, message, wait),
+            Err(Stop::Wait(wait)) => self.hold(now, key, message, wait),
         }
     }
 

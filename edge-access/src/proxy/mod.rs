@@ -54,7 +54,7 @@ use flow::{Flow, Flows, Peer, Standing};
 use refusal::{Drop, Refusal};
 use settings::{Settings, newcomer};
 use token::{FlowKey, FlowRef, Realm, Tokens};
-use wait::{Held, Link, Wait};
+use wait::{Link, Wait, Waiting};
 
 /// The proxy of one core.
 pub struct Proxy {
@@ -71,7 +71,9 @@ pub struct Proxy {
     /// Where domains have their edges, as the owner of the verdicts said.
     targets: BTreeMap<HostName, Answer>,
     /// Messages that cannot go on yet.
-    waits: BTreeMap<Wait, Vec<Held>>,
+    waits: BTreeMap<Wait, Waiting>,
+    /// When each wait ends, the next one first; what has ended by itself is skipped.
+    expiries: VecDeque<(Instant, Wait)>,
     draining: bool,
     outputs: VecDeque<Item>,
     /// The bytes of all `Item::Transmit`; emptied when all outputs were taken.
@@ -216,6 +218,16 @@ enum Item {
     Other(Output<'static>),
 }
 
+impl std::fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Proxy")
+            .field("core", &self.core)
+            .field("flows", &self.flows.len())
+            .field("waits", &self.waits.len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Proxy {
     /// A proxy without connections.
     #[must_use]
@@ -236,6 +248,7 @@ impl Proxy {
             links: BTreeMap::new(),
             targets: BTreeMap::new(),
             waits: BTreeMap::new(),
+            expiries: VecDeque::new(),
             draining: false,
             outputs: VecDeque::new(),
             outgoing: Vec::new(),
@@ -366,6 +379,7 @@ impl Proxy {
 
     /// A deadline that [`Self::poll_timeout`] told has come.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.expire_waits(now);
         while let Some(key) = self.timers.pop_due(now.mono) {
             let Some(flow) = self.flows.get_mut(key) else {
                 continue;
@@ -381,7 +395,11 @@ impl Proxy {
     /// When [`Self::handle_timeout`] wants to be called; sooner does no harm.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next_wake()
+        let expiry = self.expiries.front().map(|(until, _)| *until);
+        [self.timers.next_wake(), expiry]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// What to do next; drain it before the next input.
@@ -400,6 +418,12 @@ impl Proxy {
         }
     }
 
+    /// Whether there is something to do.
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        !self.outputs.is_empty()
+    }
+
     /// How much one message of that connection may take at present.
     #[must_use]
     pub fn frame_limits(&self, key: FlowKey) -> Limits {
@@ -415,6 +439,14 @@ impl Proxy {
             head: limits.head,
             body,
         }
+    }
+
+    /// Whether a client or a partner is connected.
+    #[must_use]
+    pub fn has_outsiders(&self) -> bool {
+        self.flows
+            .iter()
+            .any(|flow| flow.peer.realm() != Realm::Inside)
     }
 
     /// Connections at present.

@@ -38,6 +38,13 @@ pub(super) struct Held {
     bytes: Vec<u8>,
 }
 
+/// Everything that waits for one thing, and until when.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    until: Instant,
+    held: Vec<Held>,
+}
+
 /// A connection to a partner's edge.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Link {
@@ -151,20 +158,53 @@ impl Proxy {
     }
 
     /// Keeps a message until `wait` is over; the first to wait sets things going.
-    pub(super) fn hold(&mut self, flow: FlowKey, message: &Message<'_>, wait: Wait) {
-        let pending = self.settings.federation.pending;
-        let held = self.waits.get(&wait).map_or(0, Vec::len);
-        if held >= pending || (held == 0 && self.waits.len() >= WAITS_MAX) {
-            self.answer(flow, message, Refusal::PartnerBusy);
-            return;
-        }
-        if held == 0 {
-            self.start(&wait);
-        }
-        self.waits.entry(wait).or_default().push(Held {
+    pub(super) fn hold(&mut self, now: Now, flow: FlowKey, message: &Message<'_>, wait: Wait) {
+        let held = Held {
             flow,
             bytes: message.bytes().to_vec(),
-        });
+        };
+        let room = self.waits.len() < WAITS_MAX;
+        match self.waits.get_mut(&wait) {
+            Some(waiting) if waiting.held.len() < self.settings.federation.pending => {
+                waiting.held.push(held);
+            }
+            None if room => {
+                let until = now.mono + WAIT_MAX;
+                self.start(&wait);
+                self.expiries.push_back((until, wait.clone()));
+                self.waits.insert(
+                    wait,
+                    Waiting {
+                        until,
+                        held: vec![held],
+                    },
+                );
+            }
+            Some(_) | None => self.answer(flow, message, Refusal::PartnerBusy),
+        }
+    }
+
+    /// Refuses what has waited too long; the answer that it waits for may have been lost on its way.
+    pub(super) fn expire_waits(&mut self, now: Now) {
+        while let Some((until, wait)) = self.expiries.pop_front_if(|(until, _)| *until <= now.mono)
+        {
+            if self
+                .waits
+                .get(&wait)
+                .is_none_or(|waiting| waiting.until != until)
+            {
+                continue;
+            }
+            match &wait {
+                Wait::Link(target) => {
+                    let target = target.clone();
+                    self.handle_dial_failed(now, &target, Refusal::PartnerUnreachable);
+                }
+                Wait::Proof(..) | Wait::Target(_) => {
+                    self.refuse_held(&wait, Refusal::SrvUnresolved);
+                }
+            }
+        }
     }
 
     fn start(&mut self, wait: &Wait) {
@@ -193,7 +233,7 @@ impl Proxy {
 
     /// Looks again at everything that waited.
     pub(super) fn release(&mut self, now: Now, wait: &Wait) {
-        for held in self.waits.remove(wait).unwrap_or_default() {
+        for held in self.take_held(wait) {
             if self.flows.get(held.flow).is_some() {
                 self.receive(now, held.flow, &held.bytes, Arrival::Again);
             } else {
@@ -203,12 +243,19 @@ impl Proxy {
     }
 
     fn refuse_held(&mut self, wait: &Wait, refusal: Refusal) {
-        for held in self.waits.remove(wait).unwrap_or_default() {
+        for held in self.take_held(wait) {
             let mut index = Index::new(self.settings.limits.headers);
             if let Ok(message) = Message::parse(&held.bytes, &mut index) {
                 self.answer(held.flow, &message, refusal);
             }
         }
+    }
+
+    fn take_held(&mut self, wait: &Wait) -> Vec<Held> {
+        self.waits
+            .remove(wait)
+            .map(|waiting| waiting.held)
+            .unwrap_or_default()
     }
 
     fn remember_target(&mut self, now: Now, domain: HostName, answer: Answer) {
@@ -231,6 +278,8 @@ impl Proxy {
 
 /// Things that are waited for at once, on one core.
 const WAITS_MAX: usize = 1024;
+/// DNS, TCP and TLS have 5 s each.
+const WAIT_MAX: Duration = Duration::from_secs(15);
 /// Domains whose edge is remembered, on one core; the owner of the verdicts has the others.
 const TARGETS_MAX: usize = 256;
 /// A partner's edge that could not be reached is not dialled again sooner.

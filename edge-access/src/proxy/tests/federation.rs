@@ -279,6 +279,17 @@ fn only_so_many_messages_wait_for_one_edge() {
 }
 
 #[test]
+fn nothing_waits_for_ever() {
+    let mut world = World::new();
+    let director = world.next_hop(0);
+    world.receive(director, from_us("fabrikam.test"));
+    world.wait(Duration::from_secs(14));
+    assert_eq!(world.sent(director), None);
+    world.wait(Duration::from_secs(2));
+    assert_eq!(status(world.sent(director)), "504 Server time-out");
+}
+
+#[test]
 fn federation_that_is_off_is_off_both_ways() {
     let mut settings = settings();
     settings.federation.enabled = false;

@@ -1,0 +1,230 @@
+//! The daemon: everything is loaded and bound first, then the cores start.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use edge_common::config::{Access, Config};
+use edge_common::dns::SipResolver;
+use edge_common::limit::HashKey;
+use edge_common::net::core_runtime::{CoreContext, Cores, core_count};
+use edge_common::net::mailbox::{Mailboxes, Outbox, mesh};
+use edge_common::partner_proof::Rules;
+use edge_common::random::{Random, SystemRandom};
+use edge_common::run::{self, Shared};
+use edge_common::secret::{Label, Secrets};
+use edge_common::secret_files;
+
+use crate::connector::{Exit, NextHop, Partners};
+use crate::epoch;
+use crate::flow::{Core, Letter, VERDICTS_CORE};
+use crate::listener::{self, Listening, Trusted};
+use crate::observe::Observer;
+use crate::proxy::Proxy;
+use crate::proxy::federation::Authority;
+use crate::proxy::settings::Settings;
+use crate::proxy::token::Tokens;
+use crate::resolver::Verdicts;
+use crate::tls::Tls;
+
+/// A running Access Edge.
+#[derive(Debug)]
+pub struct Daemon {
+    cores: Cores,
+    reloader: Reloader,
+}
+
+/// Brings a configuration that was read again to the cores of a running Access Edge.
+#[derive(Debug)]
+pub struct Reloader {
+    outbox: Outbox<Letter>,
+    tls: Tls,
+    epoch: u16,
+}
+
+/// What each core is given.
+struct Seed {
+    mailboxes: Mailboxes<Letter>,
+    listening: Vec<Listening>,
+}
+
+/// What all cores share.
+#[derive(Clone)]
+struct Plan {
+    config: Arc<Config>,
+    settings: Arc<Settings>,
+    tokens: Arc<Tokens>,
+    tls: Tls,
+    observer: Observer,
+}
+
+impl Daemon {
+    /// Starts everything that the configuration says; nothing runs if any of it fails.
+    pub fn start(config: Arc<Config>, shared: &Shared) -> anyhow::Result<Self> {
+        let metrics = &shared.metrics;
+        let access = config.access.as_ref().context(NO_ACCESS)?;
+        let secrets = secret_files::array_secrets(&config.array.secrets)?;
+        let epoch = next_epoch(&config);
+        let settings = Settings::of(&config, epoch).context(NO_ACCESS)?;
+        let tls = Tls::load(run::now(), &config, access, &secrets)?;
+        let count = core_count(config.runtime.cores);
+        let key = hash_key(&secrets);
+        let sockets = listener::bind(&config, &access.limits, &tls, key, count, metrics)?;
+        let mailboxes = mesh(count, access.limits.mailbox);
+        let outbox = mailboxes[VERDICTS_CORE].outbox.clone();
+        Observer::watch(metrics, &outbox);
+        let plan = Plan {
+            settings: Arc::new(settings),
+            tokens: Arc::new(Tokens::new(&secrets)),
+            tls: tls.clone(),
+            observer: Observer::new(metrics, count, shared.readiness.condition("next_hop")),
+            config,
+        };
+        let seeds = mailboxes
+            .into_iter()
+            .zip(sockets)
+            .map(|(mailboxes, listening)| Seed {
+                mailboxes,
+                listening,
+            })
+            .collect();
+        let cores = Cores::start_with("access", seeds, move |context, seed| {
+            run_core(context, seed, plan.clone())
+        })?;
+        Ok(Self {
+            cores,
+            reloader: Reloader { outbox, tls, epoch },
+        })
+    }
+
+    /// The cores, to be drained and stopped, and what brings them new configurations.
+    #[must_use]
+    pub fn into_parts(self) -> (Cores, Reloader) {
+        (self.cores, self.reloader)
+    }
+}
+
+impl Reloader {
+    /// Takes a configuration that was read again, for new connections and new messages.
+    pub fn reload(&self, config: &Config) -> anyhow::Result<()> {
+        let access = config.access.as_ref().context(NO_ACCESS)?;
+        let secrets = secret_files::array_secrets(&config.array.secrets)?;
+        self.tls.reload(run::now(), config, access, &secrets)?;
+        let settings = Arc::new(Settings::of(config, self.epoch).context(NO_ACCESS)?);
+        for core in 0..self.outbox.cores() {
+            let letter = Letter::Settings(Arc::clone(&settings));
+            if self.outbox.send(core, letter).is_err() {
+                anyhow::bail!("core {core} is too busy to take new settings; try again");
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn run_core(context: CoreContext, seed: Seed, plan: Plan) {
+    let core = match make_core(&context, &seed, &plan) {
+        Ok(core) => core,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "core not started");
+            return;
+        }
+    };
+    let trusted = Arc::new(Trusted::of(&plan.config));
+    for listening in seed.listening {
+        context.spawn(listener::serve(
+            core.clone(),
+            listening,
+            Arc::clone(&trusted),
+        ));
+    }
+    let mailbox = core.clone();
+    let inbox = seed.mailboxes.inbox;
+    context.spawn(async move { mailbox.read_mailbox(inbox).await });
+    let time = core.clone();
+    context.spawn(async move { time.keep_time().await });
+    match next_hop(&plan) {
+        Ok(next_hop) => {
+            context.spawn(next_hop.keep(core.clone()));
+        }
+        Err(error) => tracing::error!(error = format!("{error:#}"), "no next hop"),
+    }
+    context.draining().await;
+    core.drain();
+    tokio::select! {
+        () = core.deserted() => {}
+        () = context.stopping() => {}
+    }
+    core.close_all();
+}
+
+fn make_core(context: &CoreContext, seed: &Seed, plan: &Plan) -> anyhow::Result<Core> {
+    let access = access(plan)?;
+    let index = u8::try_from(context.index()).context("a token has room for 256 cores")?;
+    let proxy = Proxy::new(
+        run::now(),
+        index,
+        Arc::clone(&plan.settings),
+        Arc::clone(&plan.tokens),
+        Box::new(SystemRandom),
+    );
+    let dns = SipResolver::external(&plan.config).context("dns.external")?;
+    let exit = Exit::external(&plan.config, &access.limits, Arc::clone(&plan.tls.partner));
+    let verdicts = (context.index() == VERDICTS_CORE).then(|| {
+        let federation = &access.federation;
+        let authority = Authority::new(
+            Rules::default(),
+            access.federation_port,
+            federation.verdict_cache,
+            federation.pending_per_domain,
+        );
+        Verdicts::new(authority, dns.clone())
+    });
+    Ok(Core::new(
+        context.clone(),
+        proxy,
+        seed.mailboxes.outbox.clone(),
+        plan.observer.clone(),
+        Partners::new(exit, dns),
+        verdicts,
+    ))
+}
+
+fn next_hop(plan: &Plan) -> anyhow::Result<NextHop> {
+    let internal = &plan.config.internal;
+    Ok(NextHop {
+        target: internal
+            .next_hop
+            .clone()
+            .context("internal.next_hop is not set")?,
+        addresses: internal.next_hop_addresses.clone(),
+        exit: Exit::internal(
+            &plan.config,
+            &access(plan)?.limits,
+            Arc::clone(&plan.tls.next_hop),
+        ),
+        dns: SipResolver::internal(&plan.config).context("dns.internal")?,
+    })
+}
+
+fn access(plan: &Plan) -> anyhow::Result<&Access> {
+    plan.config.access.as_ref().context(NO_ACCESS)
+}
+
+/// Without its file the run gets a number by lot: a token of an earlier run is then taken for one of
+/// ours once in 65536 times, and even then its slot has to match.
+fn next_epoch(config: &Config) -> u16 {
+    let directory = config.state.directory.join("edge-access");
+    epoch::advance(&directory).unwrap_or_else(|error| {
+        tracing::warn!(directory = %directory.display(), %error, "the number of this run cannot be kept");
+        (SystemRandom.next_u32() & 0xffff) as u16
+    })
+}
+
+fn hash_key(secrets: &Secrets) -> HashKey {
+    let key = secrets.derive(Label::TableHash).current;
+    let mut half = HashKey::default();
+    let len = half.len();
+    half.copy_from_slice(&key.as_bytes()[..len]);
+    half
+}
+
+const NO_ACCESS: &str = "this configuration has no [access]";

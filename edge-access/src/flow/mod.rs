@@ -1,0 +1,426 @@
+//! One core at work: its connections, its proxy, and the way from one to the other.
+//!
+//! ```text
+//!  stream ─► framer ─► Proxy::handle_message ─┐
+//!  mailbox ─► Proxy::handle_parcel, … ────────┼─► settle: poll_output until none
+//!  timer ─► Proxy::handle_timeout ────────────┘      │
+//!        stream.queue ◄── Transmit ◄─────────────────┤
+//!        mailbox of another core ◄── Cross, Ask ◄────┤
+//!        connector ◄── Dial ◄────────────────────────┘
+//! ```
+//!
+//! The tasks of a core take turns on one thread, so the cells here are never borrowed across a wait.
+
+mod table;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use edge_common::host_name::{HostName, HostPort};
+use edge_common::net::core_runtime::CoreContext;
+use edge_common::net::mailbox::{Full, Inbox, Outbox};
+use edge_common::net::stream::{QueueError, Read, Stream};
+use edge_common::run;
+use edge_common::sip::framer::{Framer, Opener, Step};
+use tokio::sync::Notify;
+
+use self::table::Streams;
+use crate::connector::Partners;
+use crate::observe::Observer;
+use crate::proxy::federation::{Answer, Question, Resolved};
+use crate::proxy::flow::Peer;
+use crate::proxy::refusal::Refusal;
+use crate::proxy::settings::Settings;
+use crate::proxy::token::FlowKey;
+use crate::proxy::{Output, Parcel, Proxy};
+use crate::resolver::Verdicts;
+
+/// What cores write to each other.
+#[derive(Debug)]
+pub enum Letter {
+    /// A message for one of your connections.
+    Parcel(Parcel),
+    /// To the owner of the verdicts.
+    Question(Question),
+    /// From the owner of the verdicts.
+    Answer(Question, Answer),
+    /// The configuration was read again.
+    Settings(Arc<Settings>),
+}
+
+/// One core. Its clones are the same core.
+#[derive(Clone, Debug)]
+pub struct Core(Rc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    context: CoreContext,
+    proxy: RefCell<Proxy>,
+    streams: RefCell<Streams>,
+    outbox: Outbox<Letter>,
+    observer: Observer,
+    partners: Partners,
+    /// On the core that owns them.
+    verdicts: Option<Verdicts>,
+    /// When the timer task wakes next.
+    armed: Cell<Option<Instant>>,
+    rearm: Notify,
+}
+
+/// What could not be done while the proxy's outputs were being taken.
+#[derive(Default)]
+struct Later {
+    stalled: Vec<FlowKey>,
+    undelivered: Vec<Parcel>,
+    answers: Vec<(Question, Answer)>,
+}
+
+impl Core {
+    /// A core without connections.
+    #[must_use]
+    pub fn new(
+        context: CoreContext,
+        proxy: Proxy,
+        outbox: Outbox<Letter>,
+        observer: Observer,
+        partners: Partners,
+        verdicts: Option<Verdicts>,
+    ) -> Self {
+        Self(Rc::new(Inner {
+            context,
+            proxy: RefCell::new(proxy),
+            streams: RefCell::default(),
+            outbox,
+            observer,
+            partners,
+            verdicts,
+            armed: Cell::new(None),
+            rearm: Notify::new(),
+        }))
+    }
+
+    /// The runtime of this core.
+    #[must_use]
+    pub fn context(&self) -> &CoreContext {
+        &self.0.context
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn observer(&self) -> &Observer {
+        &self.0.observer
+    }
+
+    /// Serves a connection until it ends. `opened` is told its key first.
+    pub async fn serve(
+        &self,
+        stream: Stream,
+        peer: Peer,
+        opener: Opener,
+        opened: impl FnOnce(FlowKey),
+    ) {
+        let Some(key) = self.open(&stream, peer) else {
+            self.0.observer.closed_by("table_full");
+            stream.close();
+            return;
+        };
+        opened(key);
+        let limits = self.0.proxy.borrow().frame_limits(key);
+        let mut framer = Framer::new(opener, limits);
+        loop {
+            match stream
+                .read(|bytes| self.consume(key, &mut framer, bytes))
+                .await
+            {
+                Ok(Read::Data) => {}
+                Ok(Read::End) => break,
+                Err(error) => {
+                    tracing::trace!(?key, %error, "connection ended");
+                    break;
+                }
+            }
+        }
+        self.closed(key);
+        stream.close();
+    }
+
+    /// That connection leads to the next hop.
+    pub fn next_hop(&self, key: FlowKey) {
+        self.0.proxy.borrow_mut().handle_next_hop(key);
+    }
+
+    /// A partner's edge could not be reached.
+    pub fn dial_failed(&self, target: &HostPort, refusal: Refusal) {
+        let mut proxy = self.0.proxy.borrow_mut();
+        proxy.handle_dial_failed(run::now(), target, refusal);
+        drop(proxy);
+        self.settle();
+    }
+
+    /// Reads the mailbox until the core ends.
+    pub async fn read_mailbox(&self, mut inbox: Inbox<Letter>) {
+        let mut letters = Vec::new();
+        while inbox.recv_batch(&mut letters, LETTERS_PER_TURN).await > 0 {
+            for letter in letters.drain(..) {
+                self.open_letter(letter);
+            }
+        }
+    }
+
+    /// Closes connections whose time is over, until the core ends.
+    pub async fn keep_time(&self) {
+        loop {
+            let armed = self.0.proxy.borrow().poll_timeout();
+            self.0.armed.set(armed);
+            let sleep = async {
+                match armed {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = sleep => {
+                    self.0.proxy.borrow_mut().handle_timeout(run::now());
+                    self.settle();
+                }
+                () = self.0.rearm.notified() => {}
+            }
+        }
+    }
+
+    /// Takes no new work.
+    pub fn drain(&self) {
+        self.0.proxy.borrow_mut().handle_drain();
+    }
+
+    /// Waits until nobody outside is connected any more.
+    pub async fn deserted(&self) {
+        while self.0.proxy.borrow().has_outsiders() {
+            tokio::time::sleep(DESERTED_CHECK).await;
+        }
+    }
+
+    /// Ends all connections, what is queued first.
+    pub fn close_all(&self) {
+        for stream in self.0.streams.borrow().iter() {
+            stream.close();
+        }
+    }
+
+    /// Takes an answer of the owner of the verdicts, for this core or another.
+    pub(crate) fn deliver_answer(&self, question: Question, answer: Answer) {
+        let core = usize::from(question.core());
+        if core == self.0.context.index() {
+            let mut proxy = self.0.proxy.borrow_mut();
+            proxy.handle_answer(run::now(), question, answer);
+            drop(proxy);
+            self.settle();
+        } else if self
+            .0
+            .outbox
+            .send(core, Letter::Answer(question, answer))
+            .is_err()
+        {
+            // Whatever waits for it there gives up by itself.
+            self.0.observer.dropped("mailbox_full");
+        }
+    }
+
+    /// DNS has said what it knows of a domain's federation record.
+    pub(crate) fn srv_resolved(&self, domain: &HostName, resolved: Resolved) {
+        if let Some(verdicts) = &self.0.verdicts {
+            verdicts.resolved(self, domain, resolved);
+        }
+    }
+
+    fn open(&self, stream: &Stream, peer: Peer) -> Option<FlowKey> {
+        let mut proxy = self.0.proxy.borrow_mut();
+        let key = proxy.handle_open(run::now(), stream.remote(), peer)?;
+        drop(proxy);
+        self.0.streams.borrow_mut().insert(key, stream.clone());
+        self.0.observer.flows(1);
+        self.settle();
+        Some(key)
+    }
+
+    fn closed(&self, key: FlowKey) {
+        self.0.proxy.borrow_mut().handle_closed(key);
+        if self.0.streams.borrow_mut().remove(key).is_some() {
+            self.0.observer.flows(-1);
+        }
+        self.settle();
+    }
+
+    /// Takes whole messages off the front of what was received; says how many bytes they were.
+    fn consume(&self, key: FlowKey, framer: &mut Framer, received: &[u8]) -> usize {
+        let now = run::now();
+        let mut at = 0;
+        while self.0.streams.borrow().get(key).is_some() {
+            let mut proxy = self.0.proxy.borrow_mut();
+            at += match framer.next(&received[at..]) {
+                Ok(Step::NeedMore) => break,
+                Ok(Step::Skip { len } | Step::Pong { len }) => len,
+                Ok(Step::Ping { len }) => {
+                    proxy.handle_ping(now, key);
+                    len
+                }
+                Ok(Step::Message { len }) => {
+                    proxy.handle_message(now, key, &received[at..at + len]);
+                    framer.set_limits(proxy.frame_limits(key));
+                    len
+                }
+                Err(error) => {
+                    proxy.handle_frame_error(key, error);
+                    received.len() - at
+                }
+            };
+            drop(proxy);
+            self.settle();
+        }
+        at
+    }
+
+    fn open_letter(&self, letter: Letter) {
+        let now = run::now();
+        match letter {
+            Letter::Parcel(parcel) => self.0.proxy.borrow_mut().handle_parcel(now, parcel),
+            Letter::Answer(question, answer) => {
+                self.0
+                    .proxy
+                    .borrow_mut()
+                    .handle_answer(now, question, answer);
+            }
+            Letter::Question(question) => self.ask(question),
+            Letter::Settings(settings) => {
+                self.0.proxy.borrow_mut().handle_settings(settings);
+                if let Some(verdicts) = &self.0.verdicts {
+                    verdicts.clear();
+                }
+            }
+        }
+        self.settle();
+    }
+
+    fn ask(&self, question: Question) {
+        match &self.0.verdicts {
+            Some(verdicts) => verdicts.ask(self, question),
+            None => {
+                tracing::error!(domain = %question.domain(), "a question came to a core that owns no verdicts");
+            }
+        }
+    }
+
+    /// Does everything that the proxy wants done.
+    fn settle(&self) {
+        loop {
+            let mut later = Later::default();
+            let mut questions = Vec::new();
+            let mut proxy = self.0.proxy.borrow_mut();
+            while let Some(output) = proxy.poll_output() {
+                self.perform(output, &mut later, &mut questions);
+            }
+            let now = run::now();
+            for key in later.stalled.drain(..) {
+                proxy.handle_closed(key);
+                self.drop_stream(key, "queue_full");
+            }
+            for parcel in later.undelivered.drain(..) {
+                proxy.handle_undelivered(now, &parcel);
+            }
+            for (question, answer) in later.answers.drain(..) {
+                proxy.handle_answer(now, question, answer);
+            }
+            let idle = !proxy.has_output();
+            let wake = proxy.poll_timeout();
+            drop(proxy);
+            for question in questions {
+                self.ask(question);
+            }
+            if idle {
+                self.rearm(wake);
+                return;
+            }
+        }
+    }
+
+    fn perform(&self, output: Output<'_>, later: &mut Later, questions: &mut Vec<Question>) {
+        match output {
+            Output::Transmit { flow, bytes } => self.transmit(flow, bytes, later),
+            Output::Close { flow, reason } => {
+                self.0.observer.closed(reason);
+                tracing::debug!(?flow, reason = reason.label(), "connection closed");
+                if let Some(stream) = self.0.streams.borrow_mut().remove(flow) {
+                    self.0.observer.flows(-1);
+                    stream.close();
+                }
+            }
+            Output::Cross(parcel) => {
+                let core = usize::from(parcel.to.core);
+                if let Err(Full(Letter::Parcel(parcel))) =
+                    self.0.outbox.send(core, Letter::Parcel(parcel))
+                {
+                    later.undelivered.push(parcel);
+                }
+            }
+            Output::Dial(target) => self.0.partners.dial(self.clone(), target),
+            Output::Ask(question) if self.0.verdicts.is_some() => questions.push(question),
+            Output::Ask(question) => {
+                let sent = self
+                    .0
+                    .outbox
+                    .send(VERDICTS_CORE, Letter::Question(question));
+                if let Err(Full(Letter::Question(question))) = sent {
+                    let answer = Answer {
+                        outcome: Err(Refusal::PartnerBusy),
+                        until: run::now().mono,
+                    };
+                    later.answers.push((question, answer));
+                }
+            }
+            Output::Event(event) => self.0.observer.event(&event),
+        }
+    }
+
+    fn transmit(&self, flow: FlowKey, bytes: &[u8], later: &mut Later) {
+        let streams = self.0.streams.borrow();
+        let queued = streams.get(flow).map(|stream| stream.queue(bytes));
+        match queued {
+            Some(Ok(())) => {}
+            // Whoever reads so slowly holds up nobody but himself.
+            Some(Err(QueueError::Full)) => {
+                self.0.observer.dropped("queue_full");
+                later.stalled.push(flow);
+            }
+            Some(Err(QueueError::Closed)) | None => self.0.observer.dropped("connection_gone"),
+        }
+    }
+
+    fn drop_stream(&self, key: FlowKey, reason: &str) {
+        if let Some(stream) = self.0.streams.borrow_mut().remove(key) {
+            self.0.observer.flows(-1);
+            self.0.observer.closed_by(reason);
+            stream.abort();
+        }
+    }
+
+    /// Wakes the timer task if it would sleep too long.
+    fn rearm(&self, wake: Option<Instant>) {
+        let sooner = match (wake, self.0.armed.get()) {
+            (Some(wake), Some(armed)) => wake < armed,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if sooner {
+            self.0.rearm.notify_one();
+        }
+    }
+}
+
+/// A drain is no hurry.
+const DESERTED_CHECK: Duration = Duration::from_millis(100);
+/// The core that owns the verdicts on domains.
+pub const VERDICTS_CORE: usize = 0;
+/// Letters that are opened before the connections get their turn again.
+const LETTERS_PER_TURN: usize = 64;

@@ -1,0 +1,40 @@
+//! The streams of one core's flows, by the slots that the proxy gave them.
+
+use edge_common::net::stream::Stream;
+
+use crate::proxy::token::FlowKey;
+
+/// Streams by slot. The proxy's own table says which slots are in use; this one follows it.
+#[derive(Debug, Default)]
+pub(super) struct Streams(Vec<Option<(FlowKey, Stream)>>);
+
+impl Streams {
+    /// Takes in the stream of a new flow.
+    pub(super) fn insert(&mut self, key: FlowKey, stream: Stream) {
+        let slot = key.slot as usize;
+        if self.0.len() <= slot {
+            self.0.resize_with(slot + 1, || None);
+        }
+        self.0[slot] = Some((key, stream));
+    }
+
+    /// The stream of a flow that is still there.
+    #[must_use]
+    pub(super) fn get(&self, key: FlowKey) -> Option<&Stream> {
+        match self.0.get(key.slot as usize)? {
+            Some((own, stream)) if *own == key => Some(stream),
+            Some(_) | None => None,
+        }
+    }
+
+    /// Lets a flow's stream go.
+    pub(super) fn remove(&mut self, key: FlowKey) -> Option<Stream> {
+        self.get(key)?;
+        self.0[key.slot as usize].take().map(|(_, stream)| stream)
+    }
+
+    /// All that are there.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Stream> {
+        self.0.iter().flatten().map(|(_, stream)| stream)
+    }
+}

@@ -1,0 +1,215 @@
+//! The ways in: remote users, partners and servers inside each have their own.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use edge_common::config::{AccessLimits, Config};
+use edge_common::host_name::{HostName, NamePattern};
+use edge_common::limit::{HashKey, Rate};
+use edge_common::net::accept::{self, Door, Gate, GateLimits, Security};
+use edge_common::net::bind::{Bind, BindError, TcpOptions};
+use edge_common::net::stream::Stream;
+use edge_common::observe::metrics::Metrics;
+use edge_common::ports::{Purpose, Service};
+use edge_common::run;
+use edge_common::side::Side;
+use edge_common::sip::framer::Opener;
+use ipnet::IpNet;
+
+use crate::connector::{client_stream, identity, server_stream};
+use crate::flow::Core;
+use crate::proxy::flow::{Partner, Peer, Standing};
+use crate::tls::Tls;
+
+/// Who comes in by a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Entrance {
+    /// Remote and anonymous users.
+    Client,
+    /// Partners' edges.
+    Federation,
+    /// Servers inside.
+    Internal,
+}
+
+impl Entrance {
+    const ALL: [Self; 3] = [Self::Client, Self::Federation, Self::Internal];
+
+    const fn purpose(self) -> Purpose {
+        match self {
+            Self::Client => Purpose::Client,
+            Self::Federation => Purpose::Federation,
+            Self::Internal => Purpose::Internal,
+        }
+    }
+
+    /// The label of its counters.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Federation => "federation",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// One listening socket of one core with all that belongs to it.
+#[derive(Debug)]
+pub struct Listening {
+    entrance: Entrance,
+    socket: std::net::TcpListener,
+    gate: Gate,
+    door: Door,
+}
+
+/// Who may speak from inside.
+#[derive(Clone, Debug)]
+pub struct Trusted {
+    next_hop: Option<HostName>,
+    patterns: Vec<NamePattern>,
+}
+
+impl Trusted {
+    /// The next hop and the trusted servers.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self {
+            next_hop: config
+                .internal
+                .next_hop
+                .as_ref()
+                .map(|hop| hop.host.clone()),
+            patterns: config.internal.trusted_servers.clone(),
+        }
+    }
+
+    /// The proven name that lets the far end speak.
+    fn name(&self, stream: &Stream) -> Option<HostName> {
+        let (names, _) = identity(stream)?;
+        if let Some(next_hop) = &self.next_hop
+            && names.proves_host(next_hop)
+        {
+            return Some(next_hop.clone());
+        }
+        names.first_allowed(&self.patterns).cloned()
+    }
+}
+
+/// Binds every socket, for `cores` cores; they are served when all of them are there.
+pub fn bind(
+    config: &Config,
+    limits: &AccessLimits,
+    tls: &Tls,
+    key: HashKey,
+    cores: usize,
+    metrics: &Metrics,
+) -> Result<Vec<Vec<Listening>>, BindError> {
+    let mut bound: Vec<Vec<Listening>> = (0..cores).map(|_| Vec::new()).collect();
+    let listeners = config.listeners();
+    for entrance in Entrance::ALL {
+        let purpose = entrance.purpose();
+        let gate = Gate::new(
+            entrance.label(),
+            gate_limits(entrance, limits),
+            key,
+            run::now(),
+            metrics,
+        );
+        let door = door(entrance, config, limits, tls);
+        let ours = listeners
+            .iter()
+            .filter(|at| at.service == Service::Access && at.purpose == purpose);
+        for at in ours {
+            let bind = Bind::on(at.address, at.interface.as_str());
+            for (core, socket) in bind.tcp_listeners(cores)?.into_iter().enumerate() {
+                bound[core].push(Listening {
+                    entrance,
+                    socket,
+                    gate: gate.clone(),
+                    door: door.clone(),
+                });
+            }
+        }
+    }
+    Ok(bound)
+}
+
+/// Serves one socket until the core drains.
+pub async fn serve(core: Core, listening: Listening, trusted: Arc<Trusted>) {
+    let entrance = listening.entrance;
+    let context = core.context().clone();
+    let core = Rc::new(core);
+    let served = accept::serve(
+        context,
+        listening.socket,
+        listening.gate,
+        listening.door,
+        move |stream| {
+            let (core, trusted) = (Rc::clone(&core), Arc::clone(&trusted));
+            async move { welcome(&core, stream, entrance, &trusted).await }
+        },
+    )
+    .await;
+    if let Err(error) = served {
+        tracing::error!(listener = entrance.label(), %error, "listener ended");
+    }
+}
+
+async fn welcome(core: &Core, stream: Stream, entrance: Entrance, trusted: &Trusted) {
+    let peer = match entrance {
+        Entrance::Client => Some(Peer::Client(Standing::Newcomer {
+            requests: 0,
+            in_flight: 0,
+        })),
+        Entrance::Federation => identity(&stream).map(|(names, fingerprint)| {
+            Peer::Partner(Partner::new(Arc::new(names), fingerprint, None))
+        }),
+        Entrance::Internal => trusted.name(&stream).map(|name| Peer::Inside { name }),
+    };
+    let Some(peer) = peer else {
+        core.observer().peer_refused(entrance.label());
+        tracing::warn!(listener = entrance.label(), remote = %stream.remote(), "peer may not speak here");
+        stream.close();
+        return;
+    };
+    core.serve(stream, peer, Opener::Remote, |_| {}).await;
+}
+
+fn gate_limits(entrance: Entrance, limits: &AccessLimits) -> GateLimits {
+    let common = GateLimits {
+        connections: limits.connections,
+        per_source: u32::try_from(limits.connections_per_source).unwrap_or(u32::MAX),
+        ..GateLimits::default()
+    };
+    match entrance {
+        Entrance::Client | Entrance::Federation => common,
+        // A few servers, all of them ours; only a mistake makes them come this fast.
+        Entrance::Internal => GateLimits {
+            source_rate: Rate {
+                per_second: 200,
+                burst: 1000,
+            },
+            ..common
+        },
+    }
+}
+
+fn door(entrance: Entrance, config: &Config, limits: &AccessLimits, tls: &Tls) -> Door {
+    let (side, security, stream) = match entrance {
+        Entrance::Client => (Side::External, &tls.client, client_stream(limits)),
+        Entrance::Federation => (Side::External, &tls.federation, server_stream(limits)),
+        Entrance::Internal => (Side::Internal, &tls.internal, server_stream(limits)),
+    };
+    Door {
+        security: Security::Tls(Arc::clone(security)),
+        balancers: config.array.balancers[side]
+            .iter()
+            .copied()
+            .map(IpNet::from)
+            .collect(),
+        handshake_timeout: limits.handshake_timeout,
+        stream,
+        tcp: TcpOptions::default(),
+    }
+}

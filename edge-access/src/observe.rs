@@ -1,0 +1,221 @@
+//! What the proxy did, as counters and as log records.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use edge_common::net::mailbox::Outbox;
+use edge_common::observe::http::Condition;
+use edge_common::observe::metrics::{Counter, Counters, Gauge, Metrics};
+
+use crate::flow::Letter;
+use crate::proxy::token::Realm;
+use crate::proxy::{CloseReason, Event};
+
+/// The counters of the daemon; clones share them.
+#[derive(Clone, Debug)]
+pub struct Observer {
+    /// By sender, receiver and kind; looked up once, as they count every message.
+    forwarded: [[[Counter; 2]; 3]; 3],
+    answered: Counters<3>,
+    dropped: Counters<1>,
+    closed: Counters<1>,
+    promoted: Counter,
+    verdicts: Counters<1>,
+    dials: Counters<2>,
+    refused_peers: Counters<1>,
+    next_hops: NextHops,
+    flows: Gauge,
+}
+
+impl Observer {
+    /// Registers everything; `ready` holds while all `cores` reach the next hop.
+    #[must_use]
+    pub fn new(metrics: &Metrics, cores: usize, ready: Condition) -> Self {
+        let forwarded = metrics.counters(
+            "messages_forwarded",
+            "SIP messages that were sent on",
+            ["from", "to", "kind"],
+        );
+        let kinds = |from, to| {
+            ["request", "response"].map(|kind| forwarded.with([label(from), label(to), kind]))
+        };
+        Self {
+            forwarded: REALMS.map(|from| REALMS.map(|to| kinds(from, to))),
+            answered: metrics.counters(
+                "requests_refused",
+                "Requests that the edge answered itself",
+                ["from", "status", "reason"],
+            ),
+            dropped: metrics.counters(
+                "messages_dropped",
+                "Messages that were thrown away",
+                ["reason"],
+            ),
+            closed: metrics.counters(
+                "connections_closed",
+                "Connections that the edge closed",
+                ["reason"],
+            ),
+            promoted: metrics.counter("clients_accepted", "Clients that the inside has accepted"),
+            verdicts: metrics.counters(
+                "federation_verdicts",
+                "Proofs of a partner for a domain, by outcome",
+                ["outcome"],
+            ),
+            dials: metrics.counters(
+                "dials",
+                "Connections that the edge tried to open",
+                ["to", "outcome"],
+            ),
+            refused_peers: metrics.counters(
+                "peers_refused",
+                "Connections whose certificate proves nobody who may speak there",
+                ["listener"],
+            ),
+            next_hops: NextHops {
+                up: Arc::default(),
+                gauge: metrics.gauge(
+                    "next_hop_connections",
+                    "Connections to the next hop, one for each core",
+                ),
+                cores,
+                ready,
+            },
+            flows: metrics.gauge("flows", "SIP connections in the tables of the cores"),
+        }
+    }
+
+    /// Shows how full the cores' mailboxes are.
+    pub fn watch(metrics: &Metrics, outbox: &Outbox<Letter>) {
+        let depth = metrics.gauges("mailbox_depth", "Messages that wait for a core", ["core"]);
+        let refused = metrics.gauges(
+            "mailbox_refused",
+            "Messages that a full mailbox gave back since the start",
+            ["core"],
+        );
+        for core in 0..outbox.cores() {
+            let name = core.to_string();
+            let figures = outbox.clone();
+            depth.watch([&name], move || {
+                figures.figures(core).map_or(0, |f| f.depth as i64)
+            });
+            let figures = outbox.clone();
+            refused.watch([&name], move || {
+                figures.figures(core).map_or(0, |f| f.refused as i64)
+            });
+        }
+    }
+
+    /// Counts and logs what the proxy tells.
+    pub fn event(&self, event: &Event) {
+        match event {
+            Event::Forwarded { from, to, response } => {
+                self.forwarded[index(*from)][index(*to)][usize::from(*response)].inc();
+            }
+            Event::Answered(from, refusal) => {
+                let status = refusal.status().0.to_string();
+                self.answered
+                    .with([label(*from), &status, refusal.label()])
+                    .inc();
+                tracing::debug!(from = label(*from), ?refusal, "request refused");
+            }
+            Event::Dropped(drop) => {
+                self.dropped.with([drop.label()]).inc();
+                tracing::debug!(reason = drop.label(), "message dropped");
+            }
+            Event::Promoted(flow) => {
+                self.promoted.inc();
+                tracing::debug!(?flow, "client accepted");
+            }
+            Event::Verdict {
+                domain,
+                names,
+                outcome,
+            } => {
+                let label = outcome
+                    .as_ref()
+                    .map_or_else(|refusal| refusal.label(), |_| "proven");
+                self.verdicts.with([label]).inc();
+                let target = outcome.as_ref().ok().map(ToString::to_string);
+                tracing::info!(
+                    %domain,
+                    certificate = %names,
+                    outcome = label,
+                    target,
+                    "federation verdict"
+                );
+            }
+        }
+    }
+
+    /// A message was lost at a queue.
+    pub fn dropped(&self, reason: &str) {
+        self.dropped.with([reason]).inc();
+    }
+
+    /// The edge closed a connection.
+    pub fn closed(&self, reason: CloseReason) {
+        self.closed_by(reason.label());
+    }
+
+    /// The edge closed a connection for a reason of the shell's.
+    pub fn closed_by(&self, reason: &str) {
+        self.closed.with([reason]).inc();
+    }
+
+    /// A connection was opened, or could not be.
+    pub fn dialled(&self, to: &str, outcome: &str) {
+        self.dials.with([to, outcome]).inc();
+    }
+
+    /// Somebody with a good certificate may not speak on that listener.
+    pub fn peer_refused(&self, listener: &str) {
+        self.refused_peers.with([listener]).inc();
+    }
+
+    /// One more or one fewer connection in the tables.
+    pub fn flows(&self, change: i64) {
+        self.flows.add(change);
+    }
+
+    /// A core has got its connection to the next hop, or has lost it.
+    pub fn next_hop(&self, is_up: bool) {
+        self.next_hops.change(is_up);
+    }
+}
+
+/// On how many cores the next hop is connected; the daemon is ready when it is on all.
+#[derive(Clone, Debug)]
+struct NextHops {
+    /// Under a lock, so that the condition never says what held before.
+    up: Arc<Mutex<usize>>,
+    gauge: Gauge,
+    cores: usize,
+    ready: Condition,
+}
+
+impl NextHops {
+    fn change(&self, is_up: bool) {
+        let mut up = self.up.lock().unwrap_or_else(PoisonError::into_inner);
+        *up = if is_up { *up + 1 } else { up.saturating_sub(1) };
+        self.gauge.set(i64::try_from(*up).unwrap_or(i64::MAX));
+        self.ready.set(*up >= self.cores);
+    }
+}
+
+const REALMS: [Realm; 3] = [Realm::Client, Realm::Partner, Realm::Inside];
+
+const fn index(realm: Realm) -> usize {
+    match realm {
+        Realm::Client => 0,
+        Realm::Partner => 1,
+        Realm::Inside => 2,
+    }
+}
+
+const fn label(realm: Realm) -> &'static str {
+    match realm {
+        Realm::Client => "client",
+        Realm::Partner => "partner",
+        Realm::Inside => "inside",
+    }
+}

@@ -1,0 +1,71 @@
+//! The Access Edge inside the scaffold of all daemons.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use edge_common::config::{Config, Finding};
+use edge_common::net::bind::Bind;
+use edge_common::observe::admin::{Changers, Commands};
+use edge_common::observe::http::Audience;
+use edge_common::ports::{Listener, Purpose, Service as Owner};
+use edge_common::run::{Arguments, Fault, Frame, Loaded, Running, Service, Shared};
+use edge_common::side::Side;
+use ipnet::IpNet;
+
+use crate::daemon::Daemon;
+
+/// The Access Edge.
+#[derive(Debug)]
+pub struct AccessEdge;
+
+impl Service for AccessEdge {
+    type Config = Config;
+    type Finding = Finding;
+
+    const NAME: &'static str = "edge-access";
+    const METRICS: &'static str = "access";
+
+    fn load(arguments: &Arguments) -> Result<Loaded<Self>, Vec<Finding>> {
+        Config::load(&arguments.config, arguments.node.as_deref())
+    }
+
+    fn frame(config: &Config) -> Frame {
+        Frame {
+            log_level: config.log.level,
+            log_format: config.log.format,
+            admin: config.admin.directory.join(Self::NAME).join("admin.sock"),
+            changers: Changers::default(),
+            health: config
+                .listeners()
+                .iter()
+                .filter(|at| at.service == Owner::Access && at.purpose == Purpose::Health)
+                .map(|at| health(config, at))
+                .collect(),
+            drain: DRAIN,
+        }
+    }
+
+    async fn start(config: Config, shared: &Shared) -> Result<Running<Config>, Fault> {
+        let daemon = Daemon::start(Arc::new(config), shared)?;
+        let (cores, reloader) = daemon.into_parts();
+        Ok(Running {
+            cores,
+            reload: Box::new(move |config| Ok(reloader.reload(&config)?)),
+            commands: Commands::default(),
+        })
+    }
+}
+
+fn health(config: &Config, at: &Listener) -> (Bind, Audience) {
+    let audience = match at.side {
+        Side::Internal => Audience::Inside,
+        Side::External => {
+            let balancers = config.array.balancers.external.iter();
+            Audience::Balancers(balancers.copied().map(IpNet::from).collect())
+        }
+    };
+    (Bind::on(at.address, at.interface.as_str()), audience)
+}
+
+/// Calls that are being set up find their end in that time; whoever is connected comes back elsewhere.
+const DRAIN: Duration = Duration::from_secs(10);

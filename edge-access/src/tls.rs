@@ -1,0 +1,104 @@
+//! The certificates and trust of the Access Edge, replaced as a whole when the configuration is read again.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use edge_common::cert::role::{Role, Wanted};
+use edge_common::cert::tls::{
+    ArrayTickets, CrlStore, PeerVerifier, Store, client_listener, dialer, mutual_listener,
+    system_clock,
+};
+use edge_common::config::{Access, Config};
+use edge_common::secret::Secrets;
+use edge_common::time::Now;
+use rustls::{ClientConfig, ServerConfig};
+
+/// What listeners and dialers take at each new connection. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// For remote users: they show nothing, and may come back by ticket.
+    pub client: Arc<ArcSwap<ServerConfig>>,
+    /// For partners who connect to us.
+    pub federation: Arc<ArcSwap<ServerConfig>>,
+    /// For servers inside who connect to us.
+    pub internal: Arc<ArcSwap<ServerConfig>>,
+    /// For connections to partners.
+    pub partner: Arc<ArcSwap<ClientConfig>>,
+    /// For connections to the next hop.
+    pub next_hop: Arc<ArcSwap<ClientConfig>>,
+}
+
+struct Made {
+    client: Arc<ServerConfig>,
+    federation: Arc<ServerConfig>,
+    internal: Arc<ServerConfig>,
+    partner: Arc<ClientConfig>,
+    next_hop: Arc<ClientConfig>,
+}
+
+impl Tls {
+    /// Loads everything that the configuration names.
+    pub fn load(
+        now: Now,
+        config: &Config,
+        access: &Access,
+        secrets: &Secrets,
+    ) -> anyhow::Result<Self> {
+        let made = make(now, config, access, secrets)?;
+        Ok(Self {
+            client: Arc::new(ArcSwap::new(made.client)),
+            federation: Arc::new(ArcSwap::new(made.federation)),
+            internal: Arc::new(ArcSwap::new(made.internal)),
+            partner: Arc::new(ArcSwap::new(made.partner)),
+            next_hop: Arc::new(ArcSwap::new(made.next_hop)),
+        })
+    }
+
+    /// Loads everything anew for the connections to come. On an error all of it stays as it was.
+    pub fn reload(
+        &self,
+        now: Now,
+        config: &Config,
+        access: &Access,
+        secrets: &Secrets,
+    ) -> anyhow::Result<()> {
+        let made = make(now, config, access, secrets)?;
+        self.client.store(made.client);
+        self.federation.store(made.federation);
+        self.internal.store(made.internal);
+        self.partner.store(made.partner);
+        self.next_hop.store(made.next_hop);
+        Ok(())
+    }
+}
+
+fn make(now: Now, config: &Config, access: &Access, secrets: &Secrets) -> anyhow::Result<Made> {
+    let load = |files, role| {
+        let wanted = Wanted::of(config, role).unwrap_or_else(Wanted::nothing);
+        let (store, problems) = Store::load(files, wanted, now.unix)?;
+        for problem in problems {
+            tracing::warn!(?role, %problem, "certificate");
+        }
+        anyhow::Ok(store)
+    };
+    let external =
+        load(&access.certificates, Role::AccessExternal).context("access.certificates")?;
+    let internal =
+        load(&config.internal.certificates, Role::Internal).context("internal.certificates")?;
+    let inside = PeerVerifier::inside(&config.internal).context("internal.ca")?;
+    // Lists of public authorities are not fetched yet; what `revocation = "hard"` then refuses is right.
+    let partners = PeerVerifier::federation(&access.federation, CrlStore::empty())
+        .context("access.federation.trust_roots")?;
+    let tickets = ArrayTickets::new(secrets, system_clock());
+    Ok(Made {
+        client: client_listener(Arc::clone(&external), tickets),
+        federation: mutual_listener(Arc::clone(&external), Arc::clone(&partners), NO_ALPN),
+        internal: mutual_listener(Arc::clone(&internal), Arc::clone(&inside), NO_ALPN),
+        partner: dialer(external, partners, NO_ALPN),
+        next_hop: dialer(internal, inside, NO_ALPN),
+    })
+}
+
+/// SIP over TLS negotiates no protocol.
+const NO_ALPN: &[&[u8]] = &[];
