@@ -86,13 +86,10 @@ fn a_stream_that_is_no_sip_is_closed_and_the_others_go_on() {
 fn a_client_whom_the_inside_never_accepts_is_gone_after_a_minute() {
     let mut stage = Stage::set(3, 0);
     let stranger = stage.phone("nobody", 40);
-    // A REGISTER that the Director answers by a challenge, and nothing after it.
-    stranger.borrow_mut().send_raw(
-        b"REGISTER sip:contoso.test SIP/2.0\r\nVia: SIP/2.0/TLS 192.0.2.40:5000;branch=z9hG4bKx\r\n\
-          Max-Forwards: 70\r\nFrom: <sip:x@contoso.test>;tag=x\r\nTo: <sip:x@contoso.test>\r\n\
-          Call-ID: x\r\nCSeq: 1 REGISTER\r\nContent-Length: 0\r\n\r\n",
-    );
+    // The inside answers, but by no 2xx.
+    stranger.borrow_mut().message("ghost", "boo");
     stage.world.run(Duration::from_secs(30));
+    assert_eq!(stranger.borrow().answers, [404]);
     assert_eq!(stage.edge.borrow().clients(), 1);
     stage.world.run(Duration::from_secs(40));
     assert_eq!(stage.edge.borrow().clients(), 0);

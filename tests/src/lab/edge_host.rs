@@ -114,7 +114,8 @@ impl EdgeHost {
         shell.args(["-e", "-s"]);
         bounded::run_with_input(&mut shell, script.into_bytes(), TOOL_LIMIT)?
             .success("the rendered network settings")?;
-        self.edgectl(&["apply", "firewall"]).map(drop)
+        self.edgectl(&["apply", "firewall", "--no-confirm"])
+            .map(drop)
     }
 
     /// Starts all three daemons and waits until each says that it is ready.
@@ -154,25 +155,35 @@ impl EdgeHost {
         drop(self.daemons.remove(&service));
     }
 
-    /// Media credentials for a user, as an inside server fetches them: a SIP SERVICE over mutual TLS.
-    pub fn mras_credentials(&self, identity: &str) -> Result<Relay> {
-        let words = [
+    /// Media credentials for a user, as the Director fetches them: a SIP SERVICE over mutual TLS.
+    pub fn mras_credentials(&self, user: &str) -> Result<Relay> {
+        let host = self.site.inside_name("edge");
+        let certs = self.work.join("certs");
+        let file = |name: String| certs.join(name).to_string_lossy().into_owned();
+        let text = self.edgectl_inside(&[
             "probe",
             "mras",
+            "--host",
+            &host,
             "--user",
-            identity,
+            &format!("sip:{user}"),
+            "--certificate",
+            &file(format!("director-{}.pem", self.site.name)),
+            "--key",
+            &file(format!("director-{}.key", self.site.name)),
+            "--ca",
+            &file(format!("inside-ca-{}.pem", self.site.name)),
             "--location",
             "internet",
             "--json",
-        ];
-        let text = self.edgectl_inside(&words)?;
+        ])?;
         let answer: serde_json::Value = serde_json::from_str(&text)
             .with_context(|| format!("edgectl probe mras printed {text:?}"))?;
-        let field = |place: &str| {
-            let value = answer.pointer(place).and_then(serde_json::Value::as_str);
+        let field = |path: &str| {
+            let value = answer.pointer(path).and_then(serde_json::Value::as_str);
             value
                 .map(str::to_owned)
-                .with_context(|| format!("no {place} in {text}"))
+                .with_context(|| format!("no {path} in {text}"))
         };
         Ok(Relay {
             host: field("/credentials/0/relays/0/host")?,

@@ -116,7 +116,7 @@ impl Edge {
             match step {
                 Ok(Step::NeedMore) => return,
                 Ok(Step::Skip { len } | Step::Pong { len }) => {
-                    drop(connection.received.drain(..len))
+                    drop(connection.received.drain(..len));
                 }
                 Ok(Step::Ping { len }) => {
                     drop(connection.received.drain(..len));
