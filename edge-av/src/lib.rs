@@ -3,8 +3,28 @@
 //! Pure modules:
 //! - [`stun`]: messages on the wire, their proofs, what a datagram is, the framing over TCP;
 //! - [`turn`]: the server of one core, from a request to what is to be done, and the way of a media packet;
-//! - [`credentials`]: what the server asks about a user name.
+//! - [`credentials`]: what the server asks about a user name;
+//! - [`mras`]: the A/V authentication service.
+
+//!
+//! Modules that touch the world:
+//! - [`daemon`]: what runs, reloads and drains;
+//! - [`parts`]: from the configuration to running cores;
+//! - [`relay`]: sockets, batches and cores around the server;
+//! - [`mras_listener`]: SIP over mutual TLS around the service;
+//! - [`observe`]: counters and logs.
 
 pub mod credentials;
+#[cfg(feature = "io")]
+pub mod daemon;
+pub mod mras;
+#[cfg(feature = "io")]
+pub mod mras_listener;
+#[cfg(feature = "io")]
+pub mod observe;
+#[cfg(feature = "io")]
+pub mod parts;
+#[cfg(feature = "io")]
+pub mod relay;
 pub mod stun;
 pub mod turn;

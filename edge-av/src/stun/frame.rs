@@ -76,6 +76,16 @@ impl Framer {
         }
     }
 
+    /// What the first bytes of a connection say: `None` while they do not yet, `Ok` for TURN in the clear.
+    #[must_use]
+    pub fn opening(received: &[u8]) -> Option<Result<(), FrameError>> {
+        match opening(received) {
+            Ok(Opening::Undecided) => None,
+            Ok(Opening::Turn) => Some(Ok(())),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
     /// The sender holds an allocation: it may send whole datagrams.
     pub const fn trust(&mut self) {
         self.limit = FRAME_MAX;

@@ -1,0 +1,124 @@
+//! A client's connection on TCP 443: TURN in the clear, or in TLS where there is a certificate.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use edge_common::net::handshake;
+use edge_common::net::stream::{Read, Stream, StreamOptions};
+use edge_common::run;
+use rustls::ServerConfig;
+
+use super::shard::SharedShard;
+use crate::stun::frame::{FRAME_MAX, FrameError, Framer, Step};
+use crate::turn::five_tuple::{FiveTuple, ListenerId};
+
+/// How connections of clients are bounded.
+#[must_use]
+pub const fn stream_options() -> StreamOptions {
+    StreamOptions {
+        queue_max: QUEUE_MAX,
+        pending_max: 2 * FRAME_MAX,
+        read_max: READ_MAX,
+    }
+}
+
+/// Serves one connection to its end. With `tls`, a ClientHello as the first bytes is answered.
+pub async fn serve(
+    shard: SharedShard,
+    listener: ListenerId,
+    stream: Stream,
+    tls: Option<Arc<ArcSwap<ServerConfig>>>,
+) {
+    let from = FiveTuple {
+        listener,
+        client: stream.remote(),
+    };
+    if let Err(error) = begin(&stream, tls).await {
+        shard.borrow().stream_ended(error);
+        return stream.abort();
+    }
+    shard.borrow_mut().connect(from, stream.clone());
+    if let Err(error) = read_frames(&shard, from, &stream).await {
+        shard.borrow().stream_ended(error);
+    }
+    shard.borrow_mut().disconnect(run::now(), from);
+    stream.close();
+}
+
+/// Looks at the first bytes: TURN needs nothing, TLS a handshake, and all else is refused.
+async fn begin(stream: &Stream, tls: Option<Arc<ArcSwap<ServerConfig>>>) -> Result<(), FrameError> {
+    let spoken = tokio::time::timeout(STRANGER_TIMEOUT, stream.peek(Framer::opening)).await;
+    match spoken {
+        Ok(Ok(Some(Ok(())))) => Ok(()),
+        Ok(Ok(Some(Err(FrameError::Tls)))) => {
+            let config = tls.ok_or(FrameError::Tls)?.load_full();
+            handshake::server(stream, config, STRANGER_TIMEOUT)
+                .await
+                .map_err(|_| FrameError::Tls)
+        }
+        Ok(Ok(Some(Err(error)))) => Err(error),
+        // Nothing, or too little, in time.
+        Ok(Ok(None) | Err(_)) | Err(_) => Err(FrameError::Unknown),
+    }
+}
+
+/// Ends when the far end does, when framing is lost, or when a stranger stays silent.
+async fn read_frames(
+    shard: &SharedShard,
+    from: FiveTuple,
+    stream: &Stream,
+) -> Result<(), FrameError> {
+    let mut framer = Framer::new();
+    loop {
+        let mut lost = None;
+        let read = stream.read(|bytes| take_frames(shard, from, &mut framer, bytes, &mut lost));
+        match tokio::time::timeout(STRANGER_TIMEOUT, read).await {
+            Ok(Ok(Read::Data)) => {}
+            Ok(Ok(Read::End) | Err(_)) => return Ok(()),
+            // Who holds an allocation may listen only; its lifetime bounds that.
+            Err(_) if shard.borrow().is_known(from) => {}
+            Err(_) => return Ok(()),
+        }
+        if let Some(error) = lost {
+            return Err(error);
+        }
+    }
+}
+
+fn take_frames(
+    shard: &SharedShard,
+    from: FiveTuple,
+    framer: &mut Framer,
+    bytes: &[u8],
+    lost: &mut Option<FrameError>,
+) -> usize {
+    let (mut shard, now, mut at) = (shard.borrow_mut(), run::now(), 0);
+    loop {
+        let rest = &bytes[at..];
+        let len = match framer.next(rest) {
+            Ok(Step::NeedMore) => return at,
+            Ok(Step::Message { len } | Step::ChannelData { len, .. }) if len > rest.len() => {
+                return at;
+            }
+            Ok(step @ (Step::Message { len } | Step::ChannelData { len, .. })) => {
+                at += step.consumed();
+                len
+            }
+            Err(error) => {
+                *lost = Some(error);
+                return bytes.len();
+            }
+        };
+        shard.frame(now, from, &rest[..len]);
+        if shard.is_known(from) {
+            framer.trust();
+        }
+    }
+}
+
+/// How long somebody without an allocation may stay silent.
+const STRANGER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Half a second of video; what waits longer is late anyway.
+const QUEUE_MAX: usize = 256 * 1024;
+const READ_MAX: usize = 16 * 1024;
