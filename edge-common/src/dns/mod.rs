@@ -174,6 +174,51 @@ impl ResolverTally {
 #[derive(Clone)]
 pub struct SipResolver(Arc<Shared>);
 
+impl ResolverSettings {
+    /// For partners: asked from the external address of the Access Edge, answers guarded.
+    #[must_use]
+    pub fn external(config: &Config) -> Self {
+        let access = &config.local().external.access;
+        let rules = AddressRules::for_partners(config);
+        Self {
+            guard: Arc::new(move |address| rules.allow(address)),
+            order: config
+                .access
+                .as_ref()
+                .map(|access| access.federation.srv_order)
+                .unwrap_or_default(),
+            ..Self::common(config, &config.dns.external, access)
+        }
+    }
+
+    /// For the next hop and others inside: asked from the internal address. What DNS inside says is believed.
+    #[must_use]
+    pub fn internal(config: &Config) -> Self {
+        let own: Vec<IpAddr> = config.local().internal.ips().collect();
+        Self::common(config, &config.dns.internal, &own)
+    }
+
+    fn common(config: &Config, servers: &[IpAddr], bind: &[IpAddr]) -> Self {
+        let first = |v4: bool| bind.iter().copied().find(|address| address.is_ipv4() == v4);
+        let relay = config
+            .av
+            .iter()
+            .flat_map(|av| av.relay_ports.iter().chain([av.udp_port]));
+        Self {
+            servers: servers
+                .iter()
+                .map(|&server| SocketAddr::new(server, DNS_PORT))
+                .collect(),
+            bind: [first(true), first(false)].into_iter().flatten().collect(),
+            deadline: config.dns.timeout,
+            avoid_ports: Arc::new(relay.collect()),
+            guard: Arc::new(|_| true),
+            order: srv::Order::default(),
+            limits: ResolverLimits::default(),
+        }
+    }
+}
+
 impl SipResolver {
     /// Makes a resolver; nothing is asked yet.
     pub fn new(settings: ResolverSettings) -> io::Result<Self> {
@@ -193,43 +238,12 @@ impl SipResolver {
 
     /// For partners: asked from the external address of the Access Edge, answers guarded.
     pub fn external(config: &Config) -> io::Result<Self> {
-        let access = &config.local().external.access;
-        let rules = AddressRules::for_partners(config);
-        Self::new(ResolverSettings {
-            guard: Arc::new(move |address| rules.allow(address)),
-            order: config
-                .access
-                .as_ref()
-                .map(|access| access.federation.srv_order)
-                .unwrap_or_default(),
-            ..Self::common(config, &config.dns.external, access)
-        })
+        Self::new(ResolverSettings::external(config))
     }
 
     /// For the next hop and others inside: asked from the internal address. What DNS inside says is believed.
     pub fn internal(config: &Config) -> io::Result<Self> {
-        let own: Vec<IpAddr> = config.local().internal.ips().collect();
-        Self::new(Self::common(config, &config.dns.internal, &own))
-    }
-
-    fn common(config: &Config, servers: &[IpAddr], bind: &[IpAddr]) -> ResolverSettings {
-        let first = |v4: bool| bind.iter().copied().find(|address| address.is_ipv4() == v4);
-        let relay = config
-            .av
-            .iter()
-            .flat_map(|av| av.relay_ports.iter().chain([av.udp_port]));
-        ResolverSettings {
-            servers: servers
-                .iter()
-                .map(|&server| SocketAddr::new(server, DNS_PORT))
-                .collect(),
-            bind: [first(true), first(false)].into_iter().flatten().collect(),
-            deadline: config.dns.timeout,
-            avoid_ports: Arc::new(relay.collect()),
-            guard: Arc::new(|_| true),
-            order: srv::Order::default(),
-            limits: ResolverLimits::default(),
-        }
+        Self::new(ResolverSettings::internal(config))
     }
 
     /// The hosts that offer `service` for `domain`, in the order in which they are to be tried.
