@@ -935,3 +935,183 @@ const fn row(
         words: "",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::config::check;
+
+    fn example(text: &str) -> Config {
+        check(text, Some("edge1")).config.expect("examples pass")
+    }
+
+    fn single() -> Config {
+        example(include_str!("../../deploy/examples/single.toml"))
+    }
+
+    #[test]
+    fn every_row_has_its_own_id_and_the_id_says_where_it_is() {
+        let ids: BTreeSet<&str> = TABLE.iter().map(|row| row.id).collect();
+        assert_eq!(ids.len(), TABLE.len());
+        for row in TABLE {
+            let side = &row.side.as_str()[..3];
+            assert!(
+                row.id.starts_with(&format!("{}/{side}/", row.service)),
+                "{}",
+                row.id
+            );
+            assert!(
+                !row.protocol.is_empty() && row.words.ends_with('.'),
+                "{}",
+                row.id
+            );
+            assert!(
+                row.direction == Direction::Dial || row.end == End::Local,
+                "{} listens at its own end",
+                row.id
+            );
+        }
+    }
+
+    #[test]
+    fn every_key_of_the_table_is_a_field_of_the_configuration() {
+        let config = single();
+        for row in TABLE {
+            if let Some(key) = row.key {
+                assert_eq!(
+                    config_port(key, &config),
+                    Some(row.default),
+                    "{}: the example keeps the defaults",
+                    row.id
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_listens_is_what_the_guide_lists_and_health() {
+        let listening: Vec<String> = TABLE
+            .iter()
+            .filter(|row| row.direction == Direction::Listen && row.standing != Standing::Reserved)
+            .map(|row| format!("{} {} {}", row.side, row.transport, row.default))
+            .collect();
+        assert_eq!(
+            listening,
+            [
+                "external tcp 443",
+                "external tcp 5061",
+                "internal tcp 5061",
+                "internal tcp 9561",
+                "external tcp 443",
+                "internal tcp 8057",
+                "internal tcp 9563",
+                "external udp 3478",
+                "external tcp 443",
+                "external udp 50000-59999",
+                "external tcp 50000-59999",
+                "internal udp 3478",
+                "internal tcp 443",
+                "internal tcp 5062",
+                "internal tcp 9562",
+            ]
+        );
+        let reserved: Vec<&str> = TABLE
+            .iter()
+            .filter(|row| row.standing == Standing::Reserved)
+            .map(|row| row.id)
+            .collect();
+        assert_eq!(
+            reserved,
+            [
+                "access/ext/health",
+                "access/int/link",
+                "webconf/ext/health",
+                "av/ext/health",
+                "av/int/turn-rest"
+            ]
+        );
+    }
+
+    #[test]
+    fn relay_rows_follow_the_mode() {
+        let relay = |mode| {
+            let mut config = single();
+            config.av.as_mut().expect("[av]").relay_mode = mode;
+            let open = openings(&config).into_iter().map(|open| open.row.id);
+            open.filter(|id| id.contains("relay")).collect::<Vec<_>>()
+        };
+        let [udp_in, udp_out, tcp_in, tcp_out] = [
+            "av/ext/relay-udp-in",
+            "av/ext/relay-udp-out",
+            "av/ext/relay-tcp-in",
+            "av/ext/relay-tcp-out",
+        ];
+        assert_eq!(relay(RelayMode::Open), [udp_in, udp_out, tcp_out]);
+        assert_eq!(relay(RelayMode::PreR2), [udp_in, udp_out, tcp_in, tcp_out]);
+        assert_eq!(relay(RelayMode::TcpOut), [tcp_out]);
+        assert_eq!(relay(RelayMode::Closed), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_switched_off_is_closed() {
+        let mut config = single();
+        let access = config.access.as_mut().expect("[access]");
+        (access.remote_users, access.federation.enabled) = (false, false);
+        config.internal.next_hop_addresses = vec![[10, 10, 0, 20].into()];
+        (config.webconf, config.av) = (None, None);
+        let open: Vec<&str> = openings(&config)
+            .into_iter()
+            .map(|open| open.row.id)
+            .collect();
+        assert_eq!(
+            open,
+            ["access/int/sip", "access/int/next-hop", "access/int/health"]
+        );
+    }
+
+    #[test]
+    fn both_families_are_listened_on() {
+        let listeners = listeners(&single());
+        let turn: Vec<String> = listeners
+            .iter()
+            .filter(|listener| {
+                listener.purpose == Purpose::TurnUdp && listener.side == Side::External
+            })
+            .map(|listener| listener.address.to_string())
+            .collect();
+        assert_eq!(turn, ["198.51.100.12:3478", "[2001:db8:100::12]:3478"]);
+    }
+
+    #[test]
+    fn a_range_is_read_as_it_is_written() {
+        for text in ["50000-59999", "5061", "1-65535"] {
+            assert_eq!(
+                text.parse::<PortRange>()
+                    .map(|range| range.to_string())
+                    .as_deref(),
+                Ok(text)
+            );
+        }
+        assert_eq!("50000 - 59999".parse(), Ok(RELAY_PORTS));
+        assert_eq!(RELAY_PORTS.count(), 10_000);
+        for text in ["", "-", "0-5", "1-", "+1-5", "1-65536", "1-2-3"] {
+            assert_eq!(
+                text.parse::<PortRange>(),
+                Err(PortRangeError::Port),
+                "{text}"
+            );
+        }
+        assert_eq!("5-4".parse::<PortRange>(), Err(PortRangeError::Order));
+        assert!(
+            RELAY_PORTS.contains(50_000)
+                && RELAY_PORTS.contains(59_999)
+                && !RELAY_PORTS.contains(60_000)
+        );
+        assert!(
+            RELAY_PORTS.overlaps(PortRange::one(50_000))
+                && !RELAY_PORTS.overlaps(PortRange::one(49_999))
+        );
+    }
+}

@@ -372,7 +372,7 @@ rules! {
         "Remove it from one of the lists.";
     BLOCKED_TWICE = 505 Warning, "A blocked domain is listed twice.",
         "The second entry does nothing.",
-        "Remove it.";
+        "Remove the entry.";
     PARTNER_OURS = 506 Error, "A partner is a domain of the organisation.",
         "Requests of our own users would be taken for a partner's.",
         "Remove it from access.federation.partners.";
@@ -422,7 +422,7 @@ rules! {
         "Remove the network from av.peer_allow.";
     PEER_ALLOW_PUBLIC = 704 Warning, "A public network is allowed as peer.",
         "Public peers are allowed anyway; the entry does nothing.",
-        "Remove it.";
+        "Remove the entry.";
     BAD_REALM = 705 Error, "The realm cannot be used.",
         "It is quoted in challenges, so it holds no quote, backslash or control character.",
         "Use a domain name.";
@@ -435,7 +435,7 @@ rules! {
         "Remove [lab] before this host meets the Internet.";
     LAB_RANGE_PUBLIC = 802 Warning, "A range of the lab is public anyway.",
         "The entry does nothing.",
-        "Remove it.";
+        "Remove the entry.";
     LOG_TRACE = 803 Warning, "The log level is trace.",
         "Trace lines are not in release builds; the log will hold what debug holds.",
         "Use \"debug\".";
@@ -475,7 +475,7 @@ rules! {
         "Have a certificate made that holds the name as subject alternative name.";
     CERTIFICATE_EXPIRES_SOON = 910 Warning, "A certificate expires soon.",
         "Peers will refuse it from then on.",
-        "Renew it.";
+        "Renew it before that day.";
     CERTIFICATE_USAGE = 911 Error, "A certificate has the wrong extended key usage.",
         "Each role needs its usage: servers need serverAuth.",
         "Have a certificate made with the usage named.";
