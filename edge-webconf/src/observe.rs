@@ -23,6 +23,7 @@ pub struct Observer {
     lease_micros: Counter,
     closed: Counters<1>,
     dials_failed: Counter,
+    moved: Counter,
     sessions: Gauge,
     parked: Gauge,
     waiting: Gauge,
@@ -69,6 +70,10 @@ impl Observer {
                 "dials_failed",
                 "Data connections that agents could not open",
             ),
+            moved: metrics.counter(
+                "leases_across_cores",
+                "Data connections that moved to the core of their client",
+            ),
             sessions: metrics.gauge("agent_sessions", "Agents in session"),
             parked: metrics.gauge("parked_connections", "Data connections ready for a client"),
             waiting: metrics.gauge("waiting_clients", "Clients that wait for a data connection"),
@@ -87,6 +92,11 @@ impl Observer {
     /// Bytes from a server to its client.
     pub fn relayed_out(&self, bytes: u64) {
         self.relayed_out.add(bytes);
+    }
+
+    /// A data connection moved to the core of its client.
+    pub fn lease_moved(&self) {
+        self.moved.inc();
     }
 
     /// The sizes of the broker's tables now.

@@ -173,6 +173,10 @@ struct Failure {
 }
 
 fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refused> {
+    // serde would take an array for a structure too.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(Refused::bad("the body is no JSON object"));
+    }
     serde_json::from_slice(body).map_err(|error| Refused::bad(error.to_string()))
 }
 

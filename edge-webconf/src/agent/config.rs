@@ -338,7 +338,7 @@ impl TypedEdge {
     fn meaning(self) -> Edge {
         let clients = self.clients.unwrap_or_else(|| HostPort {
             host: self.fqdn.clone(),
-            port: 443,
+            port: 451,
         });
         Edge {
             fqdn: self.fqdn,
@@ -470,7 +470,7 @@ servers = [{ name = "mcu1.contoso.test", target = "127.0.0.1:6000" }]
                 "webconf.contoso.com:443",
                 "webconf.contoso.com",
                 5,
-                43,
+                51,
                 "the port is missing",
             ),
             ("127.0.0.1:6000", "127.0.0.1", 6, 51, "is no host:port"),

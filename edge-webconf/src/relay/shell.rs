@@ -196,6 +196,7 @@ impl Shell {
         }
         match data.detach() {
             Ok(detached) => {
+                self.0.observer.lease_moved();
                 let command = Command::Handover(detached, lease);
                 self.deliver(&self.0.commands, core.into(), command).await;
             }

@@ -1,0 +1,371 @@
+//! The daemon, the agent and a plain TCP server on loopback: what a client gets with the right
+//! number, and what it gets with anything else.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails where something is missing"
+)]
+
+mod support;
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use support::{Client, Server, World, assert_closed, finish, pattern, until};
+
+fn unchanged(_: &mut edge_common::config::Config) {}
+
+/// A client that is relayed, with the server's end of the stream. The number has been read.
+fn joined(world: &World, agent: &support::Agent, server: &Server) -> (Client, TcpStream) {
+    let number = agent.admit("{}");
+    let mut client = world.client();
+    writeln!(client, "{number}").unwrap();
+    let mut stream = server.accept();
+    let mut shown = vec![0; number.len() + 1];
+    stream.read_exact(&mut shown).unwrap();
+    assert_eq!(shown, format!("{number}\n").as_bytes());
+    (client, stream)
+}
+
+#[test]
+fn ten_megabytes_go_each_way_unchanged() {
+    const LEN: usize = 10 << 20;
+    let world = World::new(1, unchanged);
+    let server = Server::new();
+    let agent = world.agent(server.address);
+    let (mut client, stream) = joined(&world, &agent, &server);
+    let (up, down) = (pattern(LEN, 1), pattern(LEN, 2));
+
+    let (up_hash, down_hash) = (digest(&SHA256, &up), digest(&SHA256, &down));
+    let mut sender = stream.try_clone().unwrap();
+    let sending = std::thread::spawn(move || {
+        sender.write_all(&down).unwrap();
+        sender.shutdown(Shutdown::Write).unwrap();
+    });
+    let mut receiver = stream;
+    let receiving = std::thread::spawn(move || {
+        let mut received = Vec::new();
+        receiver.read_to_end(&mut received).unwrap();
+        received
+    });
+    // Both directions at once from one blocking client: a piece up, a piece down.
+    let mut received = vec![0; LEN];
+    for (piece, place) in up.chunks(64 << 10).zip(received.chunks_mut(64 << 10)) {
+        client.write_all(piece).unwrap();
+        client.read_exact(place).unwrap();
+    }
+    finish(&mut client);
+    assert_closed(&mut client);
+    sending.join().unwrap();
+    let arrived = receiving.join().unwrap();
+    assert_eq!(digest(&SHA256, &arrived).as_ref(), up_hash.as_ref());
+    assert_eq!(digest(&SHA256, &received).as_ref(), down_hash.as_ref());
+
+    world.until_metric("edge_webconf_relays_closed_total{status=\"ok\"}", 1);
+    let exact = |direction: &str| {
+        world.metric(&format!(
+            "edge_webconf_relayed_bytes_total{{direction=\"{direction}\"}}"
+        ))
+    };
+    // The number and its line end are part of the stream.
+    assert_eq!(exact("in"), LEN as u64 + 20);
+    assert_eq!(exact("out"), LEN as u64);
+    until("the agent's account", || {
+        agent.metric("edge_webconf_agent_relays ") == 0
+    });
+    for direction in ["in", "out"] {
+        let counter =
+            format!("edge_webconf_agent_relayed_bytes_total{{direction=\"{direction}\"}}");
+        assert_eq!(agent.metric(&counter), exact(direction), "{direction}");
+    }
+    let accepted = "edge_webconf_connections_accepted_total{listener=\"client\"}";
+    assert_eq!(world.metric(accepted), 1);
+}
+
+type Form = dyn Fn(&str) -> Vec<u8>;
+
+#[test]
+fn all_five_encodings_join() {
+    let world = World::new(2, unchanged);
+    let server = Server::new();
+    let agent = world.agent(server.address);
+    let utf16 = |number: &str, be: bool| -> Vec<u8> {
+        let units = number.encode_utf16();
+        units
+            .flat_map(|unit| {
+                if be {
+                    unit.to_be_bytes()
+                } else {
+                    unit.to_le_bytes()
+                }
+            })
+            .collect()
+    };
+    let integer = |number: &str| number.parse::<u64>().unwrap();
+    let forms: [(&str, Box<Form>); 5] = [
+        ("ascii", Box::new(|number| number.as_bytes().to_vec())),
+        ("utf16le", Box::new(move |number| utf16(number, false))),
+        ("utf16be", Box::new(move |number| utf16(number, true))),
+        (
+            "i64be",
+            Box::new(move |number| integer(number).to_be_bytes().to_vec()),
+        ),
+        (
+            "i64le",
+            Box::new(move |number| integer(number).to_le_bytes().to_vec()),
+        ),
+    ];
+    for (encoding, form) in forms {
+        let number = agent.admit("{}");
+        let shown = [b"PSOM".as_slice(), &form(&number)].concat();
+        let mut client = world.client();
+        // In two pieces, with the cut in the midst of the number; nothing follows it.
+        client.write_all(&shown[..8]).unwrap();
+        client.flush().unwrap();
+        std::thread::sleep(Duration::from_millis(30));
+        client.write_all(&shown[8..]).unwrap();
+        let mut stream = server.accept();
+        let mut seen = vec![0; shown.len()];
+        stream.read_exact(&mut seen).unwrap();
+        assert_eq!(seen, shown, "{encoding}");
+        stream.write_all(b"welcome").unwrap();
+        let mut answer = [0; 7];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"welcome", "{encoding}");
+        let counter = format!("edge_webconf_numbers_matched_total{{encoding=\"{encoding}\"}}");
+        assert_eq!(world.metric(&counter), 1, "{encoding}");
+    }
+}
+
+#[test]
+fn anything_but_a_live_number_gets_the_same_close() {
+    let world = World::new(3, unchanged);
+    let server = Server::new();
+    let agent = world.agent(server.address);
+    let used = agent.admit("{}");
+    let mut first = world.client();
+    writeln!(first, "{used}").unwrap();
+    drop(server.accept());
+    let expired = agent.admit("{\"ttl\":\"50 ms\"}");
+    std::thread::sleep(Duration::from_millis(60));
+    let live = agent.admit("{}");
+
+    let attempts = [
+        ("nothing", String::new()),
+        ("a wrong number", "1234567890123456789 ".to_owned()),
+        ("one digit short", format!("{} ", &live[..18])),
+        ("one digit more", format!("{live}0 ")),
+        ("a digit in front", format!("7{live} ")),
+        ("a used number", format!("{used} ")),
+        ("an expired number", format!("{expired} ")),
+    ];
+    let mut clients: Vec<_> = attempts
+        .iter()
+        .map(|(what, text)| {
+            let mut client = world.client();
+            client.write_all(text.as_bytes()).unwrap();
+            client.flush().unwrap();
+            (what, std::time::Instant::now(), client)
+        })
+        .collect();
+    // Nobody is told before the time for a number is over, whatever was shown.
+    for (what, sent, client) in &mut clients {
+        assert_closed(client);
+        let waited = sent.elapsed();
+        assert!(waited >= Duration::from_millis(700), "{what}: {waited:?}");
+    }
+    let mut long = world.client();
+    long.write_all(&[b'x'; 5000]).unwrap();
+    assert!(assert_closed(&mut long) < Duration::from_millis(700));
+    assert!(server.is_untouched());
+
+    let refused = |status: &str| {
+        world.metric(&format!(
+            "edge_webconf_clients_refused_total{{status=\"{status}\"}}"
+        ))
+    };
+    assert_eq!(refused("token_used"), 1);
+    assert_eq!(refused("token_unknown"), 1);
+    assert_eq!(refused("preread") + refused("token_expired"), 6);
+
+    // The number that was played with is as good as before.
+    let mut client = world.client();
+    writeln!(client, "{live}").unwrap();
+    drop(server.accept());
+}
+
+#[test]
+fn each_end_may_close_its_direction_first() {
+    let world = World::new(4, unchanged);
+    let server = Server::new();
+    let agent = world.agent(server.address);
+
+    let (mut client, mut stream) = joined(&world, &agent, &server);
+    client.write_all(b"question").unwrap();
+    finish(&mut client);
+    let mut question = String::new();
+    stream.read_to_string(&mut question).unwrap();
+    assert_eq!(question, "question");
+    let answer = pattern(300_000, 3);
+    stream.write_all(&answer).unwrap();
+    drop(stream);
+    let mut received = Vec::new();
+    client.read_to_end(&mut received).unwrap();
+    assert!(received == answer, "the answer behind a half-close");
+
+    let (mut client, mut stream) = joined(&world, &agent, &server);
+    stream.write_all(b"banner").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut banner = String::new();
+    client.read_to_string(&mut banner).unwrap();
+    assert_eq!(banner, "banner");
+    let upload = pattern(300_000, 4);
+    client.write_all(&upload).unwrap();
+    finish(&mut client);
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received).unwrap();
+    assert!(received == upload, "the upload behind a half-close");
+    world.until_metric("edge_webconf_relays_closed_total{status=\"ok\"}", 2);
+}
+
+#[test]
+fn a_broken_client_breaks_the_servers_stream() {
+    let world = World::new(5, unchanged);
+    let server = Server::new();
+    let agent = world.agent(server.address);
+    let (mut client, mut stream) = joined(&world, &agent, &server);
+    client.write_all(b"half a mess").unwrap();
+    let mut seen = [0; 11];
+    stream.read_exact(&mut seen).unwrap();
+    // FIN without close_notify: the rest may have been cut off by somebody on the way.
+    drop(client);
+    let error = stream.read(&mut seen).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    world.until_metric("edge_webconf_relays ", 0);
+    world.until_metric("edge_webconf_relays_closed_total{status=\"protocol\"}", 1);
+}
+
+#[test]
+fn a_number_counts_its_uses() {
+    let world = World::new(6, unchanged);
+    let server = Server::new();
+    let agent = world.agent(server.address);
+    let number = agent.admit("{\"uses\":2}");
+    for _ in 0..2 {
+        let mut client = world.client();
+        writeln!(client, "{number}").unwrap();
+        drop(server.accept());
+    }
+    let mut third = world.client();
+    writeln!(third, "{number}").unwrap();
+    assert_closed(&mut third);
+    assert!(server.is_untouched());
+}
+
+#[test]
+fn agents_that_the_inside_does_not_vouch_for_stay_out() {
+    let world = World::new(7, unchanged);
+    let server = Server::new();
+    let rogue = support::Authority::new("rogue-ca", world.directory.path());
+    let forged = world.agent_of(&rogue, support::AGENT, server.address);
+    let failed = "edge_webconf_handshakes_failed_total{listener=\"agent\",reason=\"";
+    until("the forged agent's attempt", || {
+        forged.post("/admit", "{}").0 == 503 && world.metric(failed) > 0
+    });
+    drop(forged);
+    let unlisted = world.agent_of(&world.inside, "mcu9.contoso.internal", server.address);
+    let refused = "edge_webconf_agents_refused_total{status=\"not_trusted\"}";
+    until("the unlisted agent's attempt", || world.metric(refused) > 0);
+    assert_eq!(unlisted.post("/admit", "{}").0, 503);
+    assert!(!world.is_ready());
+    assert_eq!(world.metric("edge_webconf_agent_sessions "), 0);
+}
+
+#[test]
+fn relays_outlive_their_session_and_end_a_drain() {
+    let mut world = World::new(8, unchanged);
+    let server = Server::new();
+    let agent = world.agent(server.address);
+    let (mut client, mut stream) = joined(&world, &agent, &server);
+    until("ready", || world.is_ready());
+    world.drain_edge();
+    until("not ready", || !world.is_ready());
+    assert_eq!(agent.post("/admit", "{}").0, 503);
+    client.write_all(b"still here").unwrap();
+    let mut seen = [0; 10];
+    stream.read_exact(&mut seen).unwrap();
+    assert!(TcpStream::connect(world.external()).is_err());
+    drop(stream);
+    finish(&mut client);
+    assert_closed(&mut client);
+    world.until_edge_ended();
+}
+
+#[test]
+fn a_reader_that_stalls_holds_up_only_its_own_stream() {
+    let world = World::new(9, unchanged);
+    let server = Server::new();
+    let agent = world.agent(server.address);
+    let (mut stalled, flood) = joined(&world, &agent, &server);
+    flood.set_nonblocking(true).unwrap();
+    let chunk = pattern(64 << 10, 5);
+    let mut sent = 0_u64;
+    let mut quiet = 0;
+    // The server sends until nothing has been taken for half a second.
+    while quiet < 25 {
+        match (&flood).write(&chunk) {
+            Ok(len) => (sent, quiet) = (sent + len as u64, 0),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                quiet += 1;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let counter = "edge_webconf_relayed_bytes_total{direction=\"out\"}";
+    let held = world.metric(counter);
+    assert!(held < 3 << 20, "{held} bytes went into a stalled relay");
+    assert!(sent < 32 << 20, "{sent} bytes were taken from the server");
+
+    let (mut other, mut stream) = joined(&world, &agent, &server);
+    stream.write_all(b"lively").unwrap();
+    let mut seen = [0; 6];
+    other.read_exact(&mut seen).unwrap();
+    assert_eq!(&seen, b"lively");
+
+    // What was sent arrives once it is read.
+    flood.shutdown(Shutdown::Write).unwrap();
+    let mut arrived = 0;
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match stalled.read(&mut buffer).unwrap() {
+            0 => break,
+            len => arrived += len as u64,
+        }
+    }
+    assert_eq!(arrived, sent);
+}
+
+#[test]
+fn clients_of_one_core_get_data_connections_of_another() {
+    // One data connection at a time: by the law of large numbers half of the joins cross cores.
+    let world = World::new(10, |config| {
+        let limits = &mut config.webconf.as_mut().unwrap().limits;
+        (limits.pool_min, limits.pool_max) = (1, 1);
+    });
+    let server = Server::new();
+    let agent = world.agent(server.address);
+    for round in 0..24 {
+        let (mut client, mut stream) = joined(&world, &agent, &server);
+        let sent = pattern(100_000, round);
+        stream.write_all(&sent).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).unwrap();
+        assert!(received == sent, "round {round}");
+        finish(&mut client);
+    }
+    let moved = world.metric("edge_webconf_leases_across_cores_total");
+    assert!((1..24).contains(&moved), "{moved} of 24 leases crossed");
+}
