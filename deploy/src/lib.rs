@@ -34,4 +34,5 @@ pub mod systemd;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+#[path = "../tests/namespace/mod.rs"]
 mod netns;

@@ -4,12 +4,14 @@
     reason = "a test that cannot prepare itself has failed"
 )]
 
+mod namespace;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use namespace::Namespace;
 use tempfile::TempDir;
 
 /// A tree that `edgectl init` has made, with a laboratory's certificates.
@@ -318,57 +320,26 @@ fn status_says_no_when_nothing_runs() {
     assert_eq!(rows.as_array().unwrap().len(), 3);
 }
 
-/// A network namespace with the two interfaces of an edge host.
-struct Namespace {
-    name: String,
+/// A network namespace with the two interfaces of an edge host; `None` for anybody but root.
+struct Kernel {
+    namespace: Namespace,
+    // The far ends of the cables.
+    _far: Namespace,
 }
 
-impl Namespace {
-    /// `None`, told on stderr, for anybody but root.
+impl Kernel {
     fn new() -> Option<Self> {
-        if fs::metadata("/proc/self")
-            .map(|own| std::os::unix::fs::MetadataExt::uid(&own))
-            .unwrap()
-            != 0
-        {
-            eprintln!("not run: only root may make a network namespace");
-            return None;
-        }
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "edgectl-it-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
-        ip(&["netns", "add", &name]);
-        let namespace = Self { name };
-        for interface in ["ext", "int"] {
-            let peer = format!("{interface}-far");
-            ip(&[
-                "-n",
-                &namespace.name,
-                "link",
-                "add",
-                interface,
-                "type",
-                "veth",
-                "peer",
-                "name",
-                &peer,
-            ]);
-            ip(&["-n", &namespace.name, "link", "set", &peer, "up"]);
-        }
-        ip(&["-n", &namespace.name, "link", "set", "lo", "up"]);
-        Some(namespace)
+        let (namespace, far) = (Namespace::new()?, Namespace::new()?);
+        namespace.cable("ext", &far, "ext");
+        namespace.cable("int", &far, "int");
+        Some(Self {
+            namespace,
+            _far: far,
+        })
     }
 
-    fn run(&self, program: impl AsRef<Path>, arguments: &[&str]) -> Output {
-        Command::new("ip")
-            .args(["netns", "exec", &self.name])
-            .arg(program.as_ref())
-            .args(arguments)
-            .output()
-            .unwrap()
+    fn run(&self, program: &str, arguments: &[&str]) -> Output {
+        self.namespace.run(program, arguments)
     }
 
     fn edgectl(&self, host: &Host, arguments: &[&str]) -> Output {
@@ -385,52 +356,34 @@ impl Namespace {
     }
 }
 
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        ip(&["netns", "delete", &self.name]);
-    }
-}
-
-fn ip(arguments: &[&str]) {
-    let output = Command::new("ip")
-        .args(arguments)
-        .output()
-        .expect("iproute2 is installed");
-    assert!(
-        output.status.success(),
-        "ip {arguments:?}: {}",
-        text(&output)
-    );
-}
-
 #[test]
 fn the_firewall_is_shown_loaded_and_found_equal() {
-    let Some(namespace) = Namespace::new() else {
+    let Some(kernel) = Kernel::new() else {
         return;
     };
     let host = Host::new();
-    let dry = stdout(&namespace.edgectl(&host, &["apply", "firewall", "--dry-run"]));
+    let dry = stdout(&kernel.edgectl(&host, &["apply", "firewall", "--dry-run"]));
     assert!(
         dry.contains(
             "+ rule access/ext/client/ip4: iifname \"ext\" ip daddr 198.51.100.10 tcp dport 443"
         ),
         "{dry}"
     );
-    assert_eq!(namespace.table(), "", "a dry run changes nothing");
+    assert_eq!(kernel.table(), "", "a dry run changes nothing");
 
-    let loaded = stdout(&namespace.edgectl(&host, &["apply", "firewall"]));
+    let loaded = stdout(&kernel.edgectl(&host, &["apply", "firewall"]));
     assert!(loaded.contains("Loaded "), "{loaded}");
     let rendered = stdout(&host.run(&["render", "firewall"]));
     assert_eq!(
-        namespace.table(),
+        kernel.table(),
         rendered,
         "what is reviewed is what the kernel holds"
     );
-    let again = stdout(&namespace.edgectl(&host, &["apply", "firewall"]));
+    let again = stdout(&kernel.edgectl(&host, &["apply", "firewall"]));
     assert!(again.contains("nothing to change"), "{again}");
 
     host.edit("tcp = [22]", "tcp = [2222]");
-    let changed = stdout(&namespace.edgectl(&host, &["apply", "firewall"]));
+    let changed = stdout(&kernel.edgectl(&host, &["apply", "firewall"]));
     let lines: Vec<&str> = changed
         .lines()
         .filter(|line| line.contains("management/0"))
@@ -443,16 +396,16 @@ fn the_firewall_is_shown_loaded_and_found_equal() {
 
 #[test]
 fn a_change_that_nobody_confirms_is_taken_back() {
-    let Some(namespace) = Namespace::new() else {
+    let Some(kernel) = Kernel::new() else {
         return;
     };
     let host = Host::new();
-    stdout(&namespace.edgectl(&host, &["apply", "firewall"]));
-    let before = namespace.table();
+    stdout(&kernel.edgectl(&host, &["apply", "firewall"]));
+    let before = kernel.table();
     host.edit("tcp = [22]", "tcp = [2222]");
     let run = host.directory.path().join("run");
     let run = run.to_str().unwrap();
-    let tentative = stdout(&namespace.edgectl(
+    let tentative = stdout(&kernel.edgectl(
         &host,
         &[
             "apply",
@@ -464,8 +417,8 @@ fn a_change_that_nobody_confirms_is_taken_back() {
         ],
     ));
     assert!(tentative.contains("unless you confirm"), "{tentative}");
-    assert_ne!(namespace.table(), before);
-    let second = namespace.edgectl(
+    assert_ne!(kernel.table(), before);
+    let second = kernel.edgectl(
         &host,
         &[
             "apply",
@@ -482,20 +435,20 @@ fn a_change_that_nobody_confirms_is_taken_back() {
         text(&second)
     );
 
-    wait_until("the old rules are back", || namespace.table() == before);
+    wait_until("the old rules are back", || kernel.table() == before);
     let late = host.run(&["apply", "firewall", "--confirm", "--run-directory", run]);
     assert_eq!(late.status.code(), Some(1), "{}", text(&late));
 }
 
 #[test]
 fn a_confirmed_change_stays() {
-    let Some(namespace) = Namespace::new() else {
+    let Some(kernel) = Kernel::new() else {
         return;
     };
     let host = Host::new();
     let run = host.directory.path().join("run");
     let run = run.to_str().unwrap();
-    stdout(&namespace.edgectl(
+    stdout(&kernel.edgectl(
         &host,
         &[
             "apply",
@@ -506,21 +459,21 @@ fn a_confirmed_change_stays() {
             run,
         ],
     ));
-    let loaded = namespace.table();
+    let loaded = kernel.table();
     assert!(loaded.contains("access/ext/client"));
     stdout(&host.run(&["apply", "firewall", "--confirm", "--run-directory", run]));
     std::thread::sleep(Duration::from_millis(1500));
-    assert_eq!(namespace.table(), loaded);
+    assert_eq!(kernel.table(), loaded);
 }
 
 #[test]
 fn a_first_change_that_nobody_confirms_leaves_no_table() {
-    let Some(namespace) = Namespace::new() else {
+    let Some(kernel) = Kernel::new() else {
         return;
     };
     let host = Host::new();
     let run = host.directory.path().join("run");
-    stdout(&namespace.edgectl(
+    stdout(&kernel.edgectl(
         &host,
         &[
             "apply",
@@ -531,12 +484,12 @@ fn a_first_change_that_nobody_confirms_leaves_no_table() {
             run.to_str().unwrap(),
         ],
     ));
-    wait_until("the table is gone", || namespace.table().is_empty());
+    wait_until("the table is gone", || kernel.table().is_empty());
 }
 
 #[test]
 fn the_network_script_gives_each_side_its_own_way_and_may_run_again() {
-    let Some(namespace) = Namespace::new() else {
+    let Some(kernel) = Kernel::new() else {
         return;
     };
     let host = Host::new();
@@ -547,12 +500,12 @@ fn the_network_script_gives_each_side_its_own_way_and_may_run_again() {
     )
     .unwrap();
     for _ in 0..2 {
-        stdout(&namespace.run("sh", &[script.to_str().unwrap()]));
+        stdout(&kernel.run("sh", &[script.to_str().unwrap()]));
     }
     let way = |arguments: &[&str]| {
         let mut all = vec!["route", "get"];
         all.extend(arguments);
-        text(&namespace.run("ip", &all))
+        text(&kernel.run("ip", &all))
     };
     assert!(way(&["192.0.2.7", "from", "198.51.100.11"]).contains("via 198.51.100.1 dev ext"));
     assert!(way(&["10.10.9.9", "from", "10.10.0.10"]).contains("via 10.10.0.1 dev int"));
@@ -567,14 +520,14 @@ fn the_network_script_gives_each_side_its_own_way_and_may_run_again() {
             "{wrong}"
         );
     }
-    let rules = stdout(&namespace.run("ip", &["rule"]));
+    let rules = stdout(&kernel.run("ip", &["rule"]));
     assert_eq!(
         rules.lines().count(),
         3 + 4,
         "a second run adds no rule: {rules}"
     );
     let sysctl = |key: &str| {
-        stdout(&namespace.run("sysctl", &["-n", key]))
+        stdout(&kernel.run("sysctl", &["-n", key]))
             .trim()
             .to_owned()
     };
