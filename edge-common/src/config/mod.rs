@@ -13,6 +13,7 @@ mod file;
 #[cfg(feature = "io")]
 pub mod files;
 pub mod finding;
+pub mod manual;
 mod nearest;
 pub mod network;
 pub mod operation;

@@ -251,7 +251,7 @@ impl Walk<'_> {
 }
 
 /// The words that an enum takes; schemars writes documented ones as a choice of constants.
-fn words(schema: &Json) -> Option<Vec<&str>> {
+pub(super) fn words(schema: &Json) -> Option<Vec<&str>> {
     if let Json::Array(words) = &schema["enum"] {
         return words.iter().map(Json::as_str).collect();
     }
