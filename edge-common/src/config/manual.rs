@@ -130,7 +130,13 @@ fn default_text(table: &Value, name: &str, key: &Value) -> String {
         _ if required => "**needed**".to_owned(),
         Value::Null => String::new(),
         Value::Array(items) if items.is_empty() => String::new(),
-        default => format!("`{default}`"),
+        default @ (Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Array(_)
+        | Value::Object(_)) => {
+            format!("`{default}`")
+        }
     }
 }
 
