@@ -141,6 +141,8 @@ pub fn run<S: Service>(arguments: &Arguments) -> ExitCode {
     }
     let frame = S::frame(&config);
     let log = log::init(frame.log_level, frame.log_format);
+    log_panics();
+    raise_descriptor_limit();
     match on_main_thread(serve::<S>(arguments, config, frame, log)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
@@ -157,6 +159,32 @@ fn tell(findings: &[impl Display]) {
     for finding in findings {
         // Nobody may be listening; that is no reason not to run.
         let _written = writeln!(stderr, "{finding}");
+    }
+}
+
+/// A panic is a fault of ours that one task or core pays for; it has to be found in the log.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let thread = thread.name().unwrap_or("unnamed");
+        tracing::error!(thread, %panic, "a panic");
+    }));
+}
+
+/// As many descriptors as the service manager allows: the connection caps count on them.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    );
+    match raised {
+        Ok(()) => tracing::debug!(?current, ?maximum, "descriptor limit raised"),
+        Err(error) => tracing::warn!(%error, ?current, "the descriptor limit stays"),
     }
 }
 

@@ -54,9 +54,10 @@ impl Default for GateLimits {
         Self {
             connections: 20_000,
             per_source: 256,
+            // A company behind one address signs in anew after an outage: no more at once than may be open.
             source_rate: Rate {
-                per_second: 20,
-                burst: 60,
+                per_second: 100,
+                burst: 256,
             },
             handshakes: 512,
             handshakes_per_source: 64,
@@ -360,7 +361,7 @@ impl Visitor {
             let within = self.door.handshake_timeout.saturating_sub(begun.elapsed());
             let done = handshake::server(&self.stream, config.load_full(), within).await;
             if let Err(error) = done {
-                tracing::debug!(listener = self.gate.0.listener, remote = %self.stream.remote(), %error, "handshake failed");
+                tracing::debug!(listener = self.gate.0.listener, connection = %self.stream.id(), remote = %self.stream.remote(), %error, "handshake failed");
                 self.gate.handshake_failed(&error);
                 return None;
             }

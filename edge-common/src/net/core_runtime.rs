@@ -13,6 +13,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::ops::Deref;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +29,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::stream::Flushable;
 use super::tls_driver::PARTIAL_MAX;
+use crate::observe::log::{ConnectionId, ConnectionIds};
 
 /// The threads of a daemon's cores, as the main thread holds them.
 #[derive(Debug)]
@@ -180,6 +182,9 @@ struct Core {
     flusher: Cell<Option<Waker>>,
     /// Emptied queues of streams, to be used again by the next that fills.
     spare: RefCell<Vec<BytesMut>>,
+    ids: RefCell<ConnectionIds>,
+    /// Streams of this core that still hold their socket.
+    streams: watch::Sender<usize>,
     ended: Cell<bool>,
 }
 
@@ -254,6 +259,20 @@ impl CoreContext {
         self.reached(Phase::Stopping).await;
     }
 
+    /// How many connections the core has, lingering ones included.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        *self.0.streams.borrow()
+    }
+
+    /// Waits until the core has no connection left: what a draining core does before it returns.
+    pub async fn streams_ended(&self) {
+        let mut streams = self.0.streams.subscribe();
+        if streams.wait_for(|&count| count == 0).await.is_err() {
+            tracing::trace!("the core counts no more");
+        }
+    }
+
     /// Starts a task on this core. A panic in it ends the task, not the core.
     pub fn spawn<F>(&self, task: F) -> tokio::task::JoinHandle<F::Output>
     where
@@ -261,6 +280,10 @@ impl CoreContext {
         F::Output: 'static,
     {
         tokio::task::spawn_local(task)
+    }
+
+    pub(crate) fn next_connection(&self) -> ConnectionId {
+        self.0.ids.borrow_mut().take()
     }
 
     /// Lends the shared buffers for one turn of one connection. Nothing may wait while it has them.
@@ -305,16 +328,29 @@ impl CoreContext {
     }
 
     fn enter(place: Place) -> Self {
+        let ids = RefCell::new(ConnectionIds::new(place.index));
         let core = Self(Rc::new(Core {
             place,
             buffers: Cell::new(None),
             dirty: RefCell::default(),
             flusher: Cell::new(None),
             spare: RefCell::default(),
+            ids,
+            streams: watch::Sender::new(0),
             ended: Cell::new(false),
         }));
         core.spawn(flush_dirty(Rc::downgrade(&core.0)));
         core
+    }
+
+    /// Whatever `main` queued or closed at last is given to the sockets that take it, before they are dropped.
+    async fn farewell(&self) {
+        for _ in 0..FAREWELL_TURNS {
+            tokio::task::yield_now().await;
+            if self.0.dirty.borrow().is_empty() {
+                break;
+            }
+        }
     }
 
     async fn reached(&self, phase: Phase) {
@@ -332,6 +368,30 @@ impl fmt::Debug for Core {
             .field("index", &self.place.index)
             .field("count", &self.place.count)
             .finish_non_exhaustive()
+    }
+}
+
+/// A core, seen from one of its connections, which it counts.
+pub(crate) struct CountedCore(CoreContext);
+
+impl CountedCore {
+    pub(crate) fn new(core: &CoreContext) -> Self {
+        core.0.streams.send_modify(|count| *count += 1);
+        Self(core.clone())
+    }
+}
+
+impl Drop for CountedCore {
+    fn drop(&mut self) {
+        self.0.0.streams.send_modify(|count| *count -= 1);
+    }
+}
+
+impl Deref for CountedCore {
+    type Target = CoreContext;
+
+    fn deref(&self) -> &CoreContext {
+        &self.0
     }
 }
 
@@ -404,7 +464,9 @@ where
     let tasks = LocalSet::new();
     tasks.block_on(&runtime, async move {
         tokio::task::spawn_local(Arc::clone(&place.heart).beat());
-        main(CoreContext::enter(place)).await;
+        let core = CoreContext::enter(place);
+        main(core.clone()).await;
+        core.farewell().await;
     });
 }
 
@@ -549,6 +611,8 @@ pub const READ_MAX: usize = 64 * 1024;
 const SPARE_QUEUES: usize = 32;
 const SPARE_LEN_MAX: usize = 32 * 1024;
 
+/// The flusher's list is empty after the first turn, unless somebody has megabytes to say.
+const FAREWELL_TURNS: usize = 64;
 const HEARTBEAT: Duration = Duration::from_millis(500);
 
 const PAUSE: Duration = Duration::from_micros(50);
@@ -561,6 +625,7 @@ const SHORT_READ: usize = 2_048;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::stream::Stream;
 
     #[test]
     fn every_core_runs_on_a_thread_of_its_own_with_its_name() {
@@ -581,6 +646,25 @@ mod tests {
             .map(|n| (n, 3, Some(format!("net-test-{n}"))))
             .collect();
         assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn the_last_words_of_a_core_are_written() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+        let address = listener.local_addr().expect("bound");
+        let cores = Cores::start("net-test", 1, move |core| async move {
+            let tcp = tokio::net::TcpStream::connect(address).await;
+            let options = crate::net::stream::StreamOptions::default();
+            let stream = Stream::new(&core, tcp.expect("connects"), address, options);
+            stream.queue(b"bye").expect("room");
+            stream.close();
+        })
+        .expect("threads start");
+        let (mut far, _) = listener.accept().expect("accepts");
+        let mut words = Vec::new();
+        io::Read::read_to_end(&mut far, &mut words).expect("a proper end");
+        assert_eq!(words, b"bye");
+        cores.join().expect("no core panicked");
     }
 
     #[test]

@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
 
+use crate::observe::metrics::Metrics;
+
 /// One set for each core, in the order of their numbers: every core can write to every core.
 #[must_use]
 pub fn mesh<T: Send>(cores: usize, capacity: usize) -> Vec<Mailboxes<T>> {
@@ -109,6 +111,36 @@ impl<T> Outbox<T> {
     }
 }
 
+impl<T: Send + 'static> Outbox<T> {
+    /// Shows depth and refusals of every mailbox of the mesh as `mailbox_messages`, `mailbox_sent` and `mailbox_refused`.
+    pub fn show_in(&self, metrics: &Metrics) {
+        let depth = metrics.gauges(
+            "mailbox_messages",
+            "Messages that wait for a core",
+            ["core"],
+        );
+        let sent = metrics.counters("mailbox_sent", "Messages put into mailboxes", ["core"]);
+        let refused = metrics.counters(
+            "mailbox_refused",
+            "Messages that found a mailbox full",
+            ["core"],
+        );
+        for core in 0..self.cores() {
+            let name = core.to_string();
+            let read = || {
+                let outbox = self.clone();
+                move || outbox.figures(core)
+            };
+            let figures = read();
+            depth.watch([&name], move || figures().map_or(0, |f| f.depth as i64));
+            let figures = read();
+            sent.watch([&name], move || figures().map_or(0, |f| f.sent));
+            let figures = read();
+            refused.watch([&name], move || figures().map_or(0, |f| f.refused));
+        }
+    }
+}
+
 /// What the metrics say about one mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Figures {
@@ -171,6 +203,14 @@ mod tests {
         assert_eq!(outbox.send(0, 3), Err(Full(3)));
         let figures = outbox.figures(0).expect("core 0");
         assert_eq!((figures.depth, figures.sent, figures.refused), (2, 2, 1));
+        let metrics = Metrics::new("test");
+        outbox.show_in(&metrics);
+        let text = metrics.text();
+        assert!(
+            text.contains("edge_test_mailbox_messages{core=\"0\"} 2"),
+            "{text}"
+        );
+        assert!(text.contains("edge_test_mailbox_refused_total{core=\"0\"} 1"));
         assert_eq!(inbox.try_recv(), Some(1));
         assert_eq!(outbox.send(0, 4), Ok(()));
         assert_eq!((inbox.try_recv(), inbox.try_recv()), (Some(2), Some(4)));

@@ -34,8 +34,9 @@ use rustls::pki_types::CertificateDer;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use super::core_runtime::{self, Buffers, CoreContext, READ_MAX};
+use super::core_runtime::{self, Buffers, CoreContext, CountedCore, READ_MAX};
 use super::tls_driver::{TlsDriver, TlsError};
+use crate::observe::log::ConnectionId;
 
 /// A handle of a connection. Clones are the same connection; it never leaves its core.
 pub struct Stream(Rc<Inner>);
@@ -145,7 +146,8 @@ impl Stream {
         options: StreamOptions,
     ) -> Self {
         Self(Rc::new(Inner {
-            core: core.clone(),
+            core: CountedCore::new(core),
+            id: core.next_connection(),
             tcp,
             remote: Cell::new(remote),
             options,
@@ -226,7 +228,7 @@ impl Stream {
             if state.waiting() <= mark {
                 return Poll::Ready(Ok(()));
             }
-            state.for_room.push(context.waker().clone());
+            state.wait_for_room(context);
             Poll::Pending
         })
         .await
@@ -251,6 +253,12 @@ impl Stream {
     /// Throws away what is queued and resets the connection.
     pub fn abort(&self) {
         self.0.abort();
+    }
+
+    /// Its name in the log, unique in the life of the process.
+    #[must_use]
+    pub fn id(&self) -> ConnectionId {
+        self.0.id
     }
 
     /// Where the far end is: behind a balancer, the address that the balancer told.
@@ -449,7 +457,8 @@ impl Flushable {
 }
 
 struct Inner {
-    core: CoreContext,
+    core: CountedCore,
+    id: ConnectionId,
     tcp: TcpStream,
     remote: Cell<SocketAddr>,
     options: StreamOptions,
@@ -928,7 +937,7 @@ impl Inner {
         if state.ours == Ours::Ended {
             return Poll::Ready(Ok(()));
         }
-        state.for_room.push(context.waker().clone());
+        state.wait_for_room(context);
         Poll::Pending
     }
 
@@ -988,6 +997,14 @@ impl State {
             self.reader = Some(waker.clone());
         }
         None
+    }
+
+    /// Remembers who waits; one task that asks again and again (in a `select!`) counts once.
+    fn wait_for_room(&mut self, context: &Context<'_>) {
+        let waker = context.waker();
+        if !self.for_room.iter().any(|known| known.will_wake(waker)) {
+            self.for_room.push(waker.clone());
+        }
     }
 
     fn open(
@@ -1474,6 +1491,42 @@ mod tests {
                 assert_eq!(server.sni().as_deref(), Some("edge.test"));
             });
         }
+    }
+
+    #[test]
+    fn a_core_knows_when_its_last_stream_is_gone() {
+        on_a_core(async |core| {
+            core.streams_ended().await;
+            let (near, far) = pair(&core, StreamOptions::default()).await;
+            assert_ne!(near.id(), far.id());
+            assert_eq!(core.streams(), 2);
+            near.queue(b"last words").expect("room");
+            drop(near);
+            let reader = core.spawn(async move {
+                assert_eq!(read_exactly(&far, 10).await, b"last words");
+                assert_eq!(far.read(nothing).await, Ok(Read::End));
+            });
+            core.streams_ended().await;
+            assert_eq!(core.streams(), 0);
+            reader.await.expect("no panic");
+        });
+    }
+
+    #[test]
+    fn asking_for_room_again_and_again_costs_one_place() {
+        on_a_core(async |core| {
+            let (near, _far) = pair(&core, StreamOptions::default()).await;
+            near.queue(b"waits").expect("room");
+            poll_fn(|context| {
+                for _ in 0..100 {
+                    let mut room = std::pin::pin!(near.queued_below(0));
+                    assert!(room.as_mut().poll(context).is_pending());
+                }
+                Poll::Ready(())
+            })
+            .await;
+            assert_eq!(near.0.state.borrow().for_room.len(), 1);
+        });
     }
 
     #[test]

@@ -128,8 +128,18 @@ impl<const N: usize> Counters<N> {
         match self.0.value(&values, || Value::Counter(Counter::default())) {
             Value::Counter(counter) => counter,
             // The name is taken by a gauge: a fault of ours that a test of the daemon's names shows.
-            Value::Gauge(_) | Value::Watch(_) => Counter::default(),
+            Value::Gauge(_) | Value::WatchedCounter(_) | Value::WatchedGauge(_) => {
+                Counter::default()
+            }
         }
+    }
+}
+
+impl<const N: usize> Counters<N> {
+    /// A counter that something else keeps (a cap, a mailbox) and that is asked for at each scrape.
+    pub fn watch(&self, values: [&str; N], read: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.0
+            .watch(&values, Value::WatchedCounter(Watch(Arc::new(read))));
     }
 }
 
@@ -143,14 +153,16 @@ impl<const N: usize> Gauges<N> {
     pub fn with(&self, values: [&str; N]) -> Gauge {
         match self.0.value(&values, || Value::Gauge(Gauge::default())) {
             Value::Gauge(gauge) => gauge,
-            Value::Counter(_) | Value::Watch(_) => Gauge::default(),
+            Value::Counter(_) | Value::WatchedCounter(_) | Value::WatchedGauge(_) => {
+                Gauge::default()
+            }
         }
     }
 
     /// A gauge whose value is asked for at each scrape: the depth of a queue, the use of a table.
     pub fn watch(&self, values: [&str; N], read: impl Fn() -> i64 + Send + Sync + 'static) {
-        let watch = Watch(Arc::new(read));
-        lock(&self.0.0.values).insert(key(&values), Value::Watch(watch));
+        self.0
+            .watch(&values, Value::WatchedGauge(Watch(Arc::new(read))));
     }
 }
 
@@ -218,13 +230,14 @@ type Values = BTreeMap<Vec<String>, Value>;
 enum Value {
     Counter(Counter),
     Gauge(Gauge),
-    Watch(Watch),
+    WatchedCounter(Watch<u64>),
+    WatchedGauge(Watch<i64>),
 }
 
 #[derive(Clone)]
-struct Watch(Arc<dyn Fn() -> i64 + Send + Sync>);
+struct Watch<T>(Arc<dyn Fn() -> T + Send + Sync>);
 
-impl fmt::Debug for Watch {
+impl<T> fmt::Debug for Watch<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Watch")
     }
@@ -238,6 +251,13 @@ impl Family {
             key = vec!["other".to_owned(); values.len()];
         }
         known.entry(key).or_insert_with(new).clone()
+    }
+
+    fn watch(&self, values: &[&str], watch: Value) {
+        let mut known = lock(&self.0.values);
+        if known.len() < VALUES_MAX {
+            known.insert(key(values), watch);
+        }
     }
 }
 
@@ -266,7 +286,8 @@ impl Value {
         match self {
             Self::Counter(counter) => ConstCounter::new(counter.get()).encode(metric),
             Self::Gauge(gauge) => ConstGauge::new(gauge.get()).encode(metric),
-            Self::Watch(watch) => ConstGauge::new(watch.0()).encode(metric),
+            Self::WatchedCounter(watch) => ConstCounter::new(watch.0()).encode(metric),
+            Self::WatchedGauge(watch) => ConstGauge::new(watch.0()).encode(metric),
         }
     }
 }
@@ -313,6 +334,9 @@ mod tests {
         metrics
             .gauges("connections", "Open", ["listener"])
             .watch(["client"], || 42);
+        metrics
+            .counters("mailbox_refused", "Refused", ["core"])
+            .watch(["0"], || 7);
         insta::assert_snapshot!(metrics.text());
     }
 
