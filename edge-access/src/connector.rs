@@ -264,12 +264,12 @@ pub fn identity(stream: &Stream) -> Option<(ProvenNames, Fingerprint)> {
 pub struct NextHop {
     /// Its name and port.
     pub target: HostPort,
-    /// Its addresses; DNS is asked when there are none.
+    /// Its addresses, when the configuration names them.
     pub addresses: Vec<IpAddr>,
     /// The way there.
     pub exit: Exit,
-    /// DNS inside.
-    pub dns: SipResolver,
+    /// Else DNS inside is asked.
+    pub dns: Option<SipResolver>,
 }
 
 impl fmt::Debug for NextHop {
@@ -319,17 +319,13 @@ impl NextHop {
     }
 
     async fn open(&self, core: &Core) -> Result<Stream, Failure> {
-        if !self.addresses.is_empty() {
+        let Some(dns) = &self.dns else {
             return self.exit.open(core, &self.target, &self.addresses).await;
-        }
-        let found = self
-            .dns
-            .addresses(&self.target.host)
-            .await
-            .map_err(|fault| {
-                tracing::warn!(next_hop = %self.target, %fault, "next hop not resolved");
-                Failure::NoAddress
-            })?;
+        };
+        let found = dns.addresses(&self.target.host).await.map_err(|fault| {
+            tracing::warn!(next_hop = %self.target, %fault, "next hop not resolved");
+            Failure::NoAddress
+        })?;
         self.exit.open(core, &self.target, &found.value).await
     }
 }

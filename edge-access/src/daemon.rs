@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use edge_common::config::{Access, Config};
-use edge_common::dns::SipResolver;
+use edge_common::dns::{ResolverSettings, SipResolver};
 use edge_common::limit::HashKey;
 use edge_common::net::core_runtime::{CoreContext, Cores, core_count};
 use edge_common::net::mailbox::{Mailboxes, Outbox, mesh};
@@ -55,11 +55,32 @@ struct Plan {
     tokens: Arc<Tokens>,
     tls: Tls,
     observer: Observer,
+    names: Names,
+}
+
+/// Who is asked for names on each side; every core has its own resolvers, as those belong to a runtime.
+#[derive(Clone)]
+pub struct Names {
+    /// For partners.
+    pub external: ResolverSettings,
+    /// For the next hop.
+    pub internal: ResolverSettings,
+}
+
+impl Names {
+    /// As the configuration says.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self {
+            external: ResolverSettings::external(config),
+            internal: ResolverSettings::internal(config),
+        }
+    }
 }
 
 impl Daemon {
     /// Starts everything that the configuration says; nothing runs if any of it fails.
-    pub fn start(config: Arc<Config>, shared: &Shared) -> anyhow::Result<Self> {
+    pub fn start(config: Arc<Config>, names: Names, shared: &Shared) -> anyhow::Result<Self> {
         let metrics = &shared.metrics;
         let access = config.access.as_ref().context(NO_ACCESS)?;
         let secrets = secret_files::array_secrets(&config.array.secrets)?;
@@ -77,6 +98,7 @@ impl Daemon {
             tokens: Arc::new(Tokens::new(&secrets)),
             tls: tls.clone(),
             observer: Observer::new(metrics, count, shared.readiness.condition("next_hop")),
+            names,
             config,
         };
         let seeds = mailboxes
@@ -166,7 +188,7 @@ fn make_core(context: &CoreContext, seed: &Seed, plan: &Plan) -> anyhow::Result<
         Arc::clone(&plan.tokens),
         Box::new(SystemRandom),
     );
-    let dns = SipResolver::external(&plan.config).context("dns.external")?;
+    let dns = SipResolver::new(plan.names.external.clone()).context("dns.external")?;
     let exit = Exit::external(&plan.config, &access.limits, Arc::clone(&plan.tls.partner));
     let verdicts = (context.index() == VERDICTS_CORE).then(|| {
         let federation = &access.federation;
@@ -190,6 +212,11 @@ fn make_core(context: &CoreContext, seed: &Seed, plan: &Plan) -> anyhow::Result<
 
 fn next_hop(plan: &Plan) -> anyhow::Result<NextHop> {
     let internal = &plan.config.internal;
+    let by_name = internal.next_hop_addresses.is_empty();
+    let dns = by_name
+        .then(|| SipResolver::new(plan.names.internal.clone()))
+        .transpose()
+        .context("dns.internal")?;
     Ok(NextHop {
         target: internal
             .next_hop
@@ -201,7 +228,7 @@ fn next_hop(plan: &Plan) -> anyhow::Result<NextHop> {
             &access(plan)?.limits,
             Arc::clone(&plan.tls.next_hop),
         ),
-        dns: SipResolver::internal(&plan.config).context("dns.internal")?,
+        dns,
     })
 }
 

@@ -12,7 +12,7 @@ use edge_common::run::{Arguments, Fault, Frame, Loaded, Running, Service, Shared
 use edge_common::side::Side;
 use ipnet::IpNet;
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Names};
 
 /// The Access Edge.
 #[derive(Debug)]
@@ -46,7 +46,8 @@ impl Service for AccessEdge {
     }
 
     async fn start(config: Config, shared: &Shared) -> Result<Running<Config>, Fault> {
-        let daemon = Daemon::start(Arc::new(config), shared)?;
+        let names = Names::of(&config);
+        let daemon = Daemon::start(Arc::new(config), names, shared)?;
         let (cores, reloader) = daemon.into_parts();
         Ok(Running {
             cores,

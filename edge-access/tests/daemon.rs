@@ -1,0 +1,287 @@
+//! The daemon on real sockets and real TLS: two cores, a Director, clients and partners, all on loopback.
+
+#![cfg(feature = "io")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use support::dns::Record;
+use support::edge::{DIRECTOR_NAME, Edge};
+use support::peer::Peer;
+use support::sip::{request, response, status, values};
+
+fn register(user: &str) -> String {
+    let contact = format!("Contact: <sip:{user}@10.1.0.10:5061;transport=tls>");
+    let address = format!("{user}@contoso.test");
+    request(
+        "REGISTER",
+        "sip:contoso.test",
+        &address,
+        &address,
+        &[&contact],
+    )
+}
+
+/// The connection of the two that brings the next message, and the message.
+fn either(peers: &mut [Peer]) -> (usize, String) {
+    for _ in 0..100 {
+        for (at, peer) in peers.iter_mut().enumerate() {
+            if let Some(message) = peer.try_receive(Duration::from_millis(25)) {
+                return (at, message);
+            }
+        }
+    }
+    panic!("nothing came to the Director");
+}
+
+#[test]
+fn users_of_both_cores_sign_in_call_and_hang_up() {
+    let edge = Edge::start(BTreeMap::new());
+    let mut next_hops = edge.next_hops();
+    let mut director = edge.inside(DIRECTOR_NAME);
+    // The kernel spreads connections by their ports; twenty on one core of two do not happen.
+    let mut users: Vec<Option<(Peer, String)>> = vec![None, None];
+    for _ in 0..20 {
+        let mut client = edge.client();
+        client.send(register("bob"));
+        let (core, asked) = either(&mut next_hops);
+        next_hops[core].send(response(&asked, "401 Unauthorized"));
+        assert_eq!(status(&client.receive()), "401 Unauthorized");
+        client.send(register("bob"));
+        let (again, asked) = either(&mut next_hops);
+        assert_eq!(again, core, "a connection stays on its core");
+        next_hops[core].send(response(&asked, "200 OK"));
+        assert_eq!(status(&client.receive()), "200 OK");
+        users[core] = Some((client, values(&asked, "Path")[0].to_owned()));
+        if users.iter().all(Option::is_some) {
+            break;
+        }
+    }
+
+    // The Director's own connection is on one core; through it both users are reached.
+    for (user, next_hop) in users.into_iter().zip(&mut next_hops) {
+        let (mut client, path) = user.expect("a user on each core");
+        let route = format!("Route: {path}");
+        director.send(request(
+            "INVITE",
+            "sip:bob@10.1.0.10:5061",
+            "alice@contoso.test",
+            "bob@contoso.test",
+            &[&route],
+        ));
+        let invite = client.receive();
+        assert!(
+            invite.starts_with("INVITE sip:bob@10.1.0.10:5061 SIP/2.0\r\n"),
+            "{invite}"
+        );
+        client.send(response(&invite, "200 OK"));
+        assert_eq!(status(&director.receive()), "200 OK");
+
+        let routes = format!("Route: {}", values(&invite, "Record-Route").join(", "));
+        client.send(request(
+            "BYE",
+            "sip:alice@10.1.0.20",
+            "bob@contoso.test",
+            "alice@contoso.test",
+            &[&routes],
+        ));
+        let bye = next_hop.receive();
+        assert!(
+            bye.starts_with("BYE ") && values(&bye, "Route").is_empty(),
+            "{bye}"
+        );
+        next_hop.send(response(&bye, "200 OK"));
+        assert_eq!(status(&client.receive()), "200 OK");
+    }
+    assert!(edge.metric("edge_access_connections_accepted_total{listener=\"client\"}") >= 2);
+    assert_eq!(
+        edge.metric("edge_access_connections_accepted_total{listener=\"internal\"}"),
+        1
+    );
+}
+
+#[test]
+fn federation_runs_both_ways_and_only_for_who_proves_himself() {
+    let theirs = TcpListener::bind("127.0.4.20:0").expect("a socket");
+    let port = theirs.local_addr().expect("bound").port();
+    let edge = Edge::start(BTreeMap::from([
+        (
+            "_sipfederationtls._tcp.fabrikam.test",
+            Record::Srv(port, "sip.fabrikam.test"),
+        ),
+        ("sip.fabrikam.test", Record::A(Ipv4Addr::new(127, 0, 4, 20))),
+    ]));
+    let mut next_hops = edge.next_hops();
+
+    let mut partner = edge.partner("sip.fabrikam.test");
+    let message = || {
+        request(
+            "MESSAGE",
+            "sip:bob@contoso.test",
+            "carol@fabrikam.test",
+            "bob@contoso.test",
+            &[],
+        )
+    };
+    partner.send(message());
+    let (core, inside) = either(&mut next_hops);
+    assert!(
+        values(&inside, "ms-edge-proxy-message-trust")[0]
+            .contains("ms-remote-fqdn=sip.fabrikam.test")
+    );
+    next_hops[core].send(response(&inside, "200 OK"));
+    assert_eq!(status(&partner.receive()), "200 OK");
+    let asked = edge.names.asked.load(Ordering::Relaxed);
+    partner.send(message());
+    either(&mut next_hops);
+    assert_eq!(
+        edge.names.asked.load(Ordering::Relaxed),
+        asked,
+        "a proof is kept"
+    );
+
+    let mut liar = edge.partner("sip.liar.test");
+    liar.send(message());
+    assert_eq!(status(&liar.receive()), "403 Forbidden");
+    assert_eq!(
+        edge.metric("edge_access_federation_verdicts_total{outcome=\"domain_denied\"}"),
+        1
+    );
+
+    // The other way: over a connection that the edge opens and on which the partner proves its name.
+    for next_hop in &mut next_hops {
+        let server = edge.pki.server("sip.fabrikam.test");
+        next_hop.send(request(
+            "MESSAGE",
+            "sip:carol@fabrikam.test",
+            "bob@contoso.test",
+            "carol@fabrikam.test",
+            &[],
+        ));
+        let mut outside = Peer::accept(&theirs, server);
+        let sent = outside.receive();
+        assert!(
+            sent.starts_with("MESSAGE sip:carol@fabrikam.test SIP/2.0\r\n"),
+            "{sent}"
+        );
+        outside.send(response(&sent, "202 Accepted"));
+        assert_eq!(status(&next_hop.receive()), "202 Accepted");
+    }
+}
+
+#[test]
+fn a_partner_with_a_certificate_for_another_name_gets_nothing() {
+    let theirs = TcpListener::bind("127.0.4.21:0").expect("a socket");
+    let port = theirs.local_addr().expect("bound").port();
+    let edge = Edge::start(BTreeMap::from([
+        (
+            "_sipfederationtls._tcp.fabrikam.test",
+            Record::Srv(port, "sip.fabrikam.test"),
+        ),
+        ("sip.fabrikam.test", Record::A(Ipv4Addr::new(127, 0, 4, 21))),
+    ]));
+    let mut next_hops = edge.next_hops();
+    let wrong = edge.pki.server("sip.other.test");
+    let outside = std::thread::spawn(move || {
+        let (tcp, _) = theirs.accept().expect("a connection");
+        let tls = rustls::ServerConnection::new(wrong).expect("a server");
+        let mut stream = rustls::StreamOwned::new(tls, tcp);
+        let mut byte = [0];
+        std::io::Read::read(&mut stream, &mut byte)
+    });
+    next_hops[0].send(request(
+        "MESSAGE",
+        "sip:carol@fabrikam.test",
+        "bob@contoso.test",
+        "carol@fabrikam.test",
+        &[],
+    ));
+    let answer = next_hops[0].receive();
+    assert_eq!(status(&answer), "504 Server time-out");
+    assert!(
+        values(&answer, "ms-diagnostics")[0].starts_with("1010;"),
+        "{answer}"
+    );
+    let read = outside.join().expect("the partner's thread");
+    assert!(!matches!(read, Ok(1..)), "not a byte was told");
+}
+
+#[test]
+fn the_edge_is_ready_only_with_the_director_and_says_so_to_clients() {
+    let edge = Edge::start(BTreeMap::new());
+    let mut next_hops = edge.next_hops();
+    next_hops.clear();
+    edge.until("unready", || !edge.shared.readiness.is_ready());
+    let mut client = edge.client();
+    client.send(register("bob"));
+    let answer = client.receive();
+    assert_eq!(status(&answer), "503 Service Unavailable");
+    assert_eq!(values(&answer, "Retry-After").len(), 1);
+    // The Director comes back, and so do we.
+    let mut next_hops = edge.next_hops();
+    client.send(register("bob"));
+    either(&mut next_hops);
+}
+
+#[test]
+fn whoever_may_not_speak_inside_is_shut_out() {
+    let edge = Edge::start(BTreeMap::new());
+    let mut stranger = edge.inside("printer.contoso.internal");
+    assert!(stranger.is_closed());
+    assert_eq!(
+        edge.metric("edge_access_peers_refused_total{listener=\"internal\"}"),
+        1
+    );
+}
+
+#[test]
+fn a_stream_that_cannot_be_framed_is_closed_and_counted() {
+    let edge = Edge::start(BTreeMap::new());
+    for (bytes, reason) in [
+        (
+            "OPTIONS sip:a SIP/2.0\r\nl: 1\r\nl: 2\r\n\r\n",
+            "content_length_invalid",
+        ),
+        ("OPTIONS sip:a SIP/2.0\nl: 1\n\n", "bare_line_feed"),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "content_length_missing",
+        ),
+        (
+            "OPTIONS sip:a SIP/2.0\r\nno colon\r\nl: 0\r\n\r\n",
+            "header_without_colon",
+        ),
+    ] {
+        let mut client = edge.client();
+        client.send(bytes);
+        assert!(client.is_closed(), "{reason}");
+        let line = format!("edge_access_connections_closed_total{{reason=\"{reason}\"}}");
+        assert_eq!(edge.metric(&line), 1, "{}", edge.shared.metrics.text());
+    }
+    edge.until("empty", || edge.metric("edge_access_flows") == 0);
+}
+
+#[test]
+fn a_reload_changes_the_rules_for_connections_that_stand() {
+    let edge = Edge::start(BTreeMap::new());
+    let mut next_hops = edge.next_hops();
+    let mut client = edge.client();
+    client.send(register("bob"));
+    either(&mut next_hops);
+    let mut config = edge.config.clone();
+    config.access.as_mut().expect("configured").remote_users = false;
+    edge.reloader.reload(&config).expect("reloaded");
+    std::thread::sleep(Duration::from_millis(100));
+    client.send(register("bob"));
+    assert_eq!(status(&client.receive()), "403 Forbidden");
+    // What cannot be used changes nothing.
+    config.internal.ca = "/nowhere".into();
+    config.access.as_mut().expect("configured").remote_users = true;
+    assert!(edge.reloader.reload(&config).is_err());
+    client.send(register("bob"));
+    assert_eq!(status(&client.receive()), "403 Forbidden");
+}
