@@ -24,6 +24,8 @@ pub struct Fields<'a> {
     pub transport: Option<u8>,
     /// REQUESTED-ADDRESS-FAMILY.
     pub family: Option<u8>,
+    /// EVEN-PORT: whether the port above is to be kept too.
+    pub even_port: Option<bool>,
     /// CHANNEL-NUMBER.
     pub channel: Option<u16>,
     /// The first XOR-PEER-ADDRESS.
@@ -68,6 +70,7 @@ impl<'a> Fields<'a> {
             lifetime: None,
             transport: None,
             family: None,
+            even_port: None,
             channel: None,
             peer: None,
             data: None,
@@ -126,6 +129,11 @@ impl<'a> Fields<'a> {
             kind::REQUESTED_ADDRESS_FAMILY => {
                 first(&mut self.family, word(value).map(top), &mut self.misshapen);
             }
+            kind::EVEN_PORT => first(
+                &mut self.even_port,
+                value.first().map(|flags| flags & RESERVE != 0),
+                &mut self.misshapen,
+            ),
             kind::CHANNEL_NUMBER => {
                 first(
                     &mut self.channel,
@@ -208,6 +216,8 @@ const fn top(word: u32) -> u8 {
 
 /// CHANGE-REQUEST of RFC 3489 §11.2.4.
 const CHANGE_REQUEST: u16 = 0x0003;
+/// The R bit of EVEN-PORT (RFC 8656 §18.7).
+const RESERVE: u8 = 0x80;
 const UNKNOWN_MAX: usize = 8;
 
 #[cfg(test)]

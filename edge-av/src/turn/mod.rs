@@ -9,9 +9,10 @@
 //! One server for each core, with its own sockets and tables. Shared by all of them are only the handles in [`Shared`]:
 //! ports, quotas and the budget of strangers, which are touched when an allocation begins or ends.
 //!
-//! Not spoken: EVEN-PORT, RESERVATION-TOKEN and DONT-FRAGMENT are answered by 420 like any attribute that is not known,
-//! ADDITIONAL-ADDRESS-FAMILY is optional and skipped, TCP allocations get 442. Every relay mode grants UDP allocations:
-//! `open` and `pre_r2` relay to peers outside, under `tcp_out` and `closed` a permission for them is refused by 403 and
+//! Not spoken: RESERVATION-TOKEN and DONT-FRAGMENT are answered by 420 like any attribute that is not known, EVEN-PORT is
+//! honoured but its request to keep the next port gets 508, ADDITIONAL-ADDRESS-FAMILY is optional and skipped, TCP
+//! allocations get 442. Every relay mode grants UDP allocations: `open` and `pre_r2` relay to peers outside, under
+//! `tcp_out` and `closed` a permission for them is refused by 403 and
 //! only other allocations of this edge can be reached.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]

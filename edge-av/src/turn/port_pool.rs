@@ -46,19 +46,37 @@ impl PortPool {
 
     /// Takes a free port; `None` when there is none at all.
     pub fn take(&self, shard: ShardId, rng: &mut dyn Random) -> Option<u16> {
+        self.take_of(u64::MAX, shard, rng)
+    }
+
+    /// Takes a free port with an even number, as RTP liked it (RFC 8656 §7.1).
+    pub fn take_even(&self, shard: ShardId, rng: &mut dyn Random) -> Option<u16> {
+        // A word holds an even number of ports, so the pattern is the same in all of them.
+        self.take_of(
+            if self.first.is_multiple_of(2) {
+                EVEN_BITS
+            } else {
+                !EVEN_BITS
+            },
+            shard,
+            rng,
+        )
+    }
+
+    fn take_of(&self, wanted: u64, shard: ShardId, rng: &mut dyn Random) -> Option<u16> {
         let start = rng.below(self.count as u32) as usize;
         let (start_word, start_bit) = (start / 64, start % 64);
         // The first word is visited twice: from the start bit on, and at the end the bits below it.
         (0..=self.words.len()).find_map(|step| {
             let word = (start_word + step) % self.words.len();
             let from = if step == 0 { start_bit } else { 0 };
-            self.take_in(word, from, shard)
+            self.take_in(word, wanted & (u64::MAX << from), shard)
         })
     }
 
-    fn take_in(&self, word: usize, from: usize, shard: ShardId) -> Option<u16> {
+    fn take_in(&self, word: usize, wanted: u64, shard: ShardId) -> Option<u16> {
         loop {
-            let free = !self.words[word].load(Ordering::Relaxed) & (u64::MAX << from);
+            let free = !self.words[word].load(Ordering::Relaxed) & wanted;
             if free == 0 {
                 return None;
             }
@@ -120,6 +138,9 @@ impl PortPool {
     }
 }
 
+/// Every second port of a word, from its first on.
+const EVEN_BITS: u64 = 0x5555_5555_5555_5555;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,6 +192,22 @@ mod tests {
         });
         assert_eq!(taken.len(), 1000);
         assert_eq!(taken.into_iter().collect::<BTreeSet<_>>().len(), 1000);
+    }
+
+    #[test]
+    fn even_ports_are_even_whatever_the_first_port_is() {
+        for (range, evens) in [("50000-50199", 100), ("50001-50199", 99)] {
+            let pool = pool(range);
+            let mut rng = Seeded::new(2);
+            let ports: Vec<u16> =
+                std::iter::from_fn(|| pool.take_even(ShardId(0), &mut rng)).collect();
+            assert_eq!(ports.len(), evens);
+            assert!(ports.iter().all(|port| port.is_multiple_of(2)));
+            assert!(
+                pool.take(ShardId(0), &mut rng)
+                    .is_some_and(|port| !port.is_multiple_of(2))
+            );
+        }
     }
 
     #[test]

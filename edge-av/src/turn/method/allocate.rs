@@ -38,9 +38,7 @@ impl Server {
         }
         let lifetime = granted(request.fields.lifetime);
         let places = self.places(request)?;
-        let port = self.shared.ports[family]
-            .take(self.shard, &mut *self.rng)
-            .ok_or(Refusal::InsufficientCapacity)?;
+        let port = self.port(family, request.fields.even_port)?;
         let relayed = Relayed { family, port };
         self.insert(Allocation {
             client: request.from,
@@ -63,6 +61,17 @@ impl Server {
         });
         self.open(relayed);
         Ok(Reply::Later)
+    }
+
+    /// A port; the one above it is never kept for later, which 508 says (RFC 8656 §7.2).
+    fn port(&mut self, family: Family, even: Option<bool>) -> Result<u16, Refusal> {
+        let (ports, rng) = (&self.shared.ports[family], &mut *self.rng);
+        let port = match even {
+            None => ports.take(self.shard, rng),
+            Some(false) => ports.take_even(self.shard, rng),
+            Some(true) => None,
+        };
+        port.ok_or(Refusal::InsufficientCapacity)
     }
 
     fn places(&self, request: &Request<'_>) -> Result<Places, Refusal> {

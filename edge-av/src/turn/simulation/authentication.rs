@@ -103,10 +103,13 @@ fn a_request_is_refused_by_what_is_wrong_with_it() {
             ],
             440,
         ),
-        // EVEN-PORT, DONT-FRAGMENT, RESERVATION-TOKEN
+        // EVEN-PORT that keeps a second port, DONT-FRAGMENT, RESERVATION-TOKEN
         (
-            &[(kind::REQUESTED_TRANSPORT, transport), (0x0018, &[0])],
-            420,
+            &[
+                (kind::REQUESTED_TRANSPORT, transport),
+                (kind::EVEN_PORT, &[0x80]),
+            ],
+            508,
         ),
         (
             &[(kind::REQUESTED_TRANSPORT, transport), (0x001A, b"")],

@@ -238,3 +238,17 @@ fn each_table_has_its_bound() {
     assert_eq!(ann.permit(&mut world, &[peer(4)]), 508);
     assert_eq!(ann.permit(&mut world, &[peer(1), peer(2), peer(3)]), 0);
 }
+
+#[test]
+fn a_client_that_wants_an_even_port_gets_one() {
+    let mut world = World::usual();
+    for n in 1..=10 {
+        let mut client = world.client(0, &format!("203.0.113.{n}:4000"), "ann");
+        let request = client
+            .begin(Method::Allocate)
+            .attribute(kind::REQUESTED_TRANSPORT, &[17, 0, 0, 0])
+            .attribute(kind::EVEN_PORT, &[0]);
+        let relayed = client.ask(&mut world, request).relayed.expect("granted");
+        assert!(relayed.port().is_multiple_of(2));
+    }
+}
