@@ -218,7 +218,7 @@ async fn serve<S: Service>(
     } = S::start(config, &shared).await?;
 
     let asked = Rc::new(Asked::default());
-    let mut commands = built_in(&shared, &asked, log, S::NAME);
+    let mut commands = built_in(&shared, &asked, log.clone(), S::NAME);
     commands.extend(own);
     tokio::task::spawn_local(admin.serve(commands, frame.changers));
     serve_health(health, &shared, cores.heartbeats());
@@ -231,6 +231,7 @@ async fn serve<S: Service>(
         cores,
         reload,
         asked,
+        log,
     };
     let ended = running.until_told_to_end(&mut signals).await;
     serving.set(false);
@@ -245,6 +246,7 @@ struct Supervised<'a, S: Service> {
     cores: Cores,
     reload: Box<dyn FnMut(S::Config) -> Result<(), Fault>>,
     asked: Rc<Asked>,
+    log: Log,
 }
 
 impl<S: Service> Supervised<'_, S> {
@@ -284,7 +286,9 @@ impl<S: Service> Supervised<'_, S> {
         for warning in warnings {
             tracing::warn!(%warning, "configuration");
         }
+        let level = S::frame(&config).log_level;
         (self.reload)(config).map_err(|fault| Chain(fault.as_ref()).to_string())?;
+        self.log.set(level.as_str()).map_err(|e| e.to_string())?;
         tracing::info!("the new configuration is in force");
         Ok(())
     }

@@ -605,7 +605,8 @@ impl Inner {
                 self.core
                     .with_buffers(|buffers| self.receive(buffers, show))
             });
-        Poll::Ready(received.map_err(|error| self.fail(error)))
+        // Outside of the shared buffers, which the flush wants for itself.
+        Poll::Ready(received.map_err(|error| self.fail_telling(error)))
     }
 
     fn receive<F: FnOnce(&[u8]) -> usize>(
@@ -639,23 +640,23 @@ impl Inner {
         } = buffers;
         let opened = state.open(&mut received[..start + len], plain, sealed);
         drop(state);
-        self.answer(sealed, opened.is_err());
+        self.answer(sealed);
         opened?;
         self.show(plain, show)
     }
 
-    /// What the TLS driver has to say, with the writes of this turn; an alert goes out at once.
-    fn answer(self: &Rc<Self>, sealed: &mut Vec<u8>, at_once: bool) {
-        if sealed.is_empty() {
-            return;
-        }
-        self.state.borrow_mut().outgoing.extend_from_slice(sealed);
-        sealed.clear();
-        if at_once {
-            self.flush();
-        } else {
+    /// What the TLS driver has to say leaves with the writes of this turn.
+    fn answer(self: &Rc<Self>, sealed: &[u8]) {
+        if !sealed.is_empty() {
+            self.state.borrow_mut().outgoing.extend_from_slice(sealed);
             self.mark_dirty();
         }
+    }
+
+    /// Our alert, if there is one, goes out while there is still somebody to tell.
+    fn fail_telling(self: &Rc<Self>, error: StreamError) -> StreamError {
+        self.flush();
+        self.fail(error)
     }
 
     fn show<F: FnOnce(&[u8]) -> usize>(
@@ -733,8 +734,8 @@ impl Inner {
         state.pending = early;
         state.tls = Some(Box::new(driver));
         drop(state);
-        self.answer(&mut answers, started.is_err());
-        started.map_err(|error| self.fail(error.into()))
+        self.answer(&answers);
+        started.map_err(|error| self.fail_telling(error.into()))
     }
 
     fn tls<T>(&self, look: impl FnOnce(&TlsDriver) -> T) -> Option<T> {
@@ -792,8 +793,10 @@ impl Inner {
     /// The task of a stream whose socket is full; there is none while the socket takes everything.
     async fn drain(self: Rc<Self>) {
         loop {
-            if let Err(error) = poll_fn(|context| self.tcp.poll_write_ready(context)).await {
-                self.fail(StreamError::Socket(error.kind()));
+            if poll_fn(|context| self.poll_writable(context))
+                .await
+                .is_err()
+            {
                 return;
             }
             match self.write_turn(Writer::Drainer) {
@@ -807,6 +810,19 @@ impl Inner {
         if self.state.borrow().has_work() {
             self.mark_dirty();
         }
+    }
+
+    /// A failure ends the wait: a far end that takes nothing would else keep the socket open.
+    fn poll_writable(&self, context: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        let mut state = self.state.borrow_mut();
+        if let Some(error) = &state.failure {
+            return Poll::Ready(Err(error.clone()));
+        }
+        state.wait_for_room(context);
+        drop(state);
+        self.tcp
+            .poll_write_ready(context)
+            .map_err(|error| self.fail(StreamError::Socket(error.kind())))
     }
 
     /// One seal and one write; afterwards `writer` is on duty.
@@ -1491,6 +1507,26 @@ mod tests {
                 assert_eq!(server.sni().as_deref(), Some("edge.test"));
             });
         }
+    }
+
+    #[test]
+    fn a_far_end_that_takes_nothing_cannot_keep_an_aborted_connection() {
+        on_a_core(async |core| {
+            let (near, _far) = pair(&core, StreamOptions::default()).await;
+            while near.queue(&[0; 1000]).is_ok() || !is_stuck(&near).await {}
+            near.abort();
+            drop(near);
+            let gone = async {
+                while core.streams() > 1 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            assert!(
+                tokio::time::timeout(Duration::from_secs(5), gone)
+                    .await
+                    .is_ok()
+            );
+        });
     }
 
     #[test]
