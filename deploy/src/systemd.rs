@@ -75,12 +75,10 @@ fn daemon(service: Service, config: &Config, paths: &Paths) -> Unit {
             // A file that does not pass never reaches the daemon, and `systemctl reload` says why.
             format!("ExecReload={} {arguments} --check", program.display()),
             "ExecReload=/bin/kill -HUP $MAINPID".to_owned(),
-            format!("RuntimeDirectory={name}"),
-            "RuntimeDirectoryMode=0750".to_owned(),
-            format!("StateDirectory={name}"),
-            "StateDirectoryMode=0700".to_owned(),
+            "WatchdogSec=30".to_owned(),
         ],
     );
+    push(&mut text, &directories(name, config));
     let foreign = foreign_keys(service, config, paths);
     if !foreign.is_empty() {
         text.push_str("# Keys of the other services\n");
@@ -102,6 +100,31 @@ fn daemon(service: Service, config: &Config, paths: &Paths) -> Unit {
     }
 }
 
+/// systemd makes the daemon's two directories where they are in the usual place; elsewhere the operator has made
+/// them, and the unit only lets the daemon write there.
+fn directories(name: &str, config: &Config) -> Vec<String> {
+    let mut lines = Vec::new();
+    if config.admin.directory == Path::new("/run") {
+        lines.push(format!("RuntimeDirectory={name}"));
+        lines.push("RuntimeDirectoryMode=0750".to_owned());
+    } else {
+        lines.push(format!(
+            "ReadWritePaths={}",
+            config.admin.directory.join(name).display()
+        ));
+    }
+    if config.state.directory == Path::new("/var/lib") {
+        lines.push(format!("StateDirectory={name}"));
+        lines.push("StateDirectoryMode=0700".to_owned());
+    } else {
+        lines.push(format!(
+            "ReadWritePaths={}",
+            config.state.directory.join(name).display()
+        ));
+    }
+    lines
+}
+
 fn agent(paths: &Paths) -> Unit {
     let program = paths.binaries.join(AGENT);
     let arguments = format!("--config {}", paths.agent_config.display());
@@ -119,6 +142,7 @@ fn agent(paths: &Paths) -> Unit {
             format!("ExecStart={} {arguments}", program.display()),
             format!("ExecReload={} {arguments} --check", program.display()),
             "ExecReload=/bin/kill -HUP $MAINPID".to_owned(),
+            "WatchdogSec=30".to_owned(),
             format!("RuntimeDirectory={AGENT}"),
             "RuntimeDirectoryMode=0750".to_owned(),
         ],
