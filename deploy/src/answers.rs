@@ -189,6 +189,10 @@ impl Answers {
             .map(|next_hop| next_hop.host.to_string())
             .collect();
         trusted.extend(self.trusted_servers.iter().cloned());
+        if self.services.contains(&Service::Av) {
+            // So that `edgectl probe mras` is answered on the host itself.
+            trusted.push(self.internal_fqdn.to_string());
+        }
         trusted.dedup();
         trusted
     }

@@ -88,12 +88,9 @@ impl Credentials {
             node: config.local().id,
             lifetime: self.lifetime,
         };
-        let base = global.base();
         let minted = match self.source {
-            Source::Authentication => {
-                credentials::mint(av, &base, &order, now(), &mut SystemRandom)?
-            }
-            Source::Rest => credentials::mint_rest(av, &base, &order, now())?,
+            Source::Authentication => credentials::mint(av, &order, now(), &mut SystemRandom)?,
+            Source::Rest => credentials::mint_rest(av, &order, now())?,
         };
         if self.json {
             writeln!(out, "{}", serde_json::to_string(&minted)?)?;

@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use edge_common::cert::role::Wanted;
 use edge_common::cert::store::LoadError;
 use edge_common::cert::tls::{self, CrlStore, PeerPolicy, PeerVerifier, Store, TrustStore};
-use edge_common::config::{CertificateFiles, ClientEku, Revocation, units};
+use edge_common::config::{CertificateFiles, ClientEku, Config, Revocation, units};
 use edge_common::host_name::{HostName, HostPort};
 use edge_common::random::SystemRandom;
 
@@ -44,7 +44,7 @@ struct Mras {
     /// Its port; by default av.mras_port, or 5062.
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
-    /// Its address; by default the name is looked up.
+    /// Its address; by default the name is looked up, or on a single edge taken from the configuration.
     #[arg(long, value_name = "ADDRESS")]
     address: Option<IpAddr>,
     /// For whom.
@@ -125,59 +125,65 @@ impl Mras {
     }
 
     fn setup(&self, global: &Global) -> anyhow::Result<Setup> {
-        let (files, verifier, host, port) =
-            if let (Some(chain), Some(key), Some(ca)) = (&self.certificate, &self.key, &self.ca) {
-                let files = CertificateFiles {
-                    chain: chain.clone(),
-                    key: key.clone(),
-                };
-                let host = self
-                    .host
-                    .clone()
-                    .context("--host is needed with --certificate")?;
-                (
-                    files,
-                    trusting(ca)?,
-                    host,
-                    self.port.unwrap_or(DEFAULT_PORT),
-                )
-            } else {
-                let config = global.load()?;
-                let av = config.av.as_ref();
-                let host = self
-                    .host
-                    .clone()
-                    .or_else(|| av.map(|av| av.internal_fqdn.clone()));
-                let base = global.base();
-                let files = config
-                    .internal
-                    .certificates
-                    .first()
-                    .context("[internal] has no certificate")?;
-                let files = CertificateFiles {
-                    chain: base.join(&files.chain),
-                    key: base.join(&files.key),
-                };
-                let mut internal = config.internal.clone();
-                internal.ca = base.join(&internal.ca);
-                internal
-                    .crls
-                    .iter_mut()
-                    .for_each(|crl| *crl = base.join(&crl));
-                (
-                    files,
-                    PeerVerifier::inside(&internal)?,
-                    host.context("--host is needed: there is no [av] in the configuration")?,
-                    self.port
-                        .or_else(|| av.map(|av| av.mras_port))
-                        .unwrap_or(DEFAULT_PORT),
-                )
-            };
-        let (certificate, _) = Store::load(&[files], Wanted::nothing(), now())?;
+        match (&self.certificate, &self.key, &self.ca) {
+            (Some(chain), Some(key), Some(ca)) => self.as_server_inside(chain, key, ca),
+            _ => self.as_edge(&global.load()?),
+        }
+    }
+
+    fn as_server_inside(&self, chain: &Path, key: &Path, ca: &Path) -> anyhow::Result<Setup> {
+        let files = CertificateFiles {
+            chain: chain.to_owned(),
+            key: key.to_owned(),
+        };
+        let host = self
+            .host
+            .clone()
+            .context("--host is needed with --certificate")?;
+        self.target(host, DEFAULT_PORT, None, &files, trusting(ca)?)
+    }
+
+    fn as_edge(&self, config: &Config) -> anyhow::Result<Setup> {
+        let files = config
+            .internal
+            .certificates
+            .first()
+            .context("[internal] has no certificate")?;
+        let verifier = PeerVerifier::inside(&config.internal)?;
+        let Some(av) = &config.av else {
+            let host = self
+                .host
+                .clone()
+                .context("--host is needed: there is no [av] in the configuration")?;
+            return self.target(host, DEFAULT_PORT, None, files, verifier);
+        };
+        let host = self
+            .host
+            .clone()
+            .unwrap_or_else(|| av.internal_fqdn.clone());
+        // The one edge that there is need not be looked up; of several the name tells which.
+        let only = match config.members.as_slice() {
+            [member] if host == av.internal_fqdn => member.internal.ips().next(),
+            _ => None,
+        };
+        self.target(host, av.mras_port, only, files, verifier)
+    }
+
+    fn target(
+        &self,
+        host: HostName,
+        port: u16,
+        address: Option<IpAddr>,
+        files: &CertificateFiles,
+        verifier: Arc<PeerVerifier>,
+    ) -> anyhow::Result<Setup> {
+        let port = self.port.unwrap_or(port);
+        let address = self.address.or(address);
+        let (certificate, _) = Store::load(std::slice::from_ref(files), Wanted::nothing(), now())?;
         Ok(Setup {
             target: Target {
                 service: HostPort { host, port },
-                address: self.address.map(|address| SocketAddr::new(address, port)),
+                address: address.map(|address| SocketAddr::new(address, port)),
             },
             certificate,
             verifier,
