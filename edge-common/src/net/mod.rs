@@ -13,6 +13,46 @@
 //! - [`mailbox`]: bounded ways between the cores;
 //! - [`tls_driver`]: TLS without sockets;
 //! - [`stream`]: a connection, plain or TLS, with one face;
+//!
+//! A daemon puts them together like this:
+//!
+//! ```no_run
+//! # use edge_common::net::accept::{self, Door, Gate};
+//! # use edge_common::net::bind::Bind;
+//! # use edge_common::net::core_runtime::Cores;
+//! # use edge_common::net::stream::{Read, Stream};
+//! # fn example(bind: &Bind, gate: Gate, door: Door) -> Result<(), Box<dyn std::error::Error>> {
+//! // All listeners are open before the first core serves.
+//! let listeners = bind.tcp_listeners(2)?;
+//! let cores = Cores::start_with("edge-echo", listeners, move |core, listener| {
+//!     let serving = accept::serve(core.clone(), listener, gate.clone(), door.clone(), echo);
+//!     async move {
+//!         core.spawn(serving);
+//!         core.draining().await;
+//!         tokio::select! {
+//!             () = core.streams_ended() => {}
+//!             () = core.stopping() => {}
+//!         }
+//!     }
+//! })?;
+//! # drop(cores); Ok(()) }
+//!
+//! /// One connection: the future is its task, and the stream closes when it is dropped.
+//! async fn echo(stream: Stream) {
+//!     while let Ok(Read::Data) = stream
+//!         .read(|bytes| match stream.queue(bytes) {
+//!             Ok(()) => bytes.len(),
+//!             Err(_) => 0,
+//!         })
+//!         .await
+//!     {
+//!         // Back-pressure: nothing more is read while the far end is slow.
+//!         if stream.queued_below(16 * 1024).await.is_err() {
+//!             return;
+//!         }
+//!     }
+//! }
+//! ```
 
 #[cfg(feature = "io")]
 pub mod accept;
