@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::punycode::to_ascii;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,22 @@ impl HostName {
     /// What is wrong with the name.
     pub fn with_underscores(text: &str) -> Result<Self, HostNameError> {
         Self::parse(text, true)
+    }
+
+    /// As `with_underscores`, and labels in other scripts are taken in their ASCII form.
+    ///
+    /// For servers inside: DNS and certificates carry that form, whatever an operator types.
+    ///
+    /// # Errors
+    /// What is wrong with the name.
+    pub fn of_server_inside(text: &str) -> Result<Self, HostNameError> {
+        if text.is_ascii() {
+            return Self::with_underscores(text);
+        }
+        let labels = text
+            .split('.')
+            .map(|label| to_ascii(label).ok_or(HostNameError::LabelTooLong));
+        Self::with_underscores(&labels.collect::<Result<Vec<_>, _>>()?.join("."))
     }
 
     /// The name as text.
@@ -209,10 +226,11 @@ impl FromStr for HostPort {
 impl TryFrom<String> for HostPort {
     type Error = HostPortError;
 
+    /// For the configuration, where it is a server inside.
     fn try_from(text: String) -> Result<Self, HostPortError> {
         let (host, port) = split_port(&text)?;
         Ok(Self {
-            host: HostName::with_underscores(host)?,
+            host: HostName::of_server_inside(host)?,
             port,
         })
     }
@@ -305,10 +323,11 @@ impl NamePattern {
 impl TryFrom<String> for NamePattern {
     type Error = HostNameError;
 
+    /// For the configuration, where they are servers inside.
     fn try_from(text: String) -> Result<Self, HostNameError> {
         match text.strip_prefix("*.") {
-            Some(domain) => Ok(Self::OneBelow(HostName::with_underscores(domain)?)),
-            None => Ok(Self::Exact(HostName::with_underscores(&text)?)),
+            Some(domain) => Ok(Self::OneBelow(HostName::of_server_inside(domain)?)),
+            None => Ok(Self::Exact(HostName::of_server_inside(&text)?)),
         }
     }
 }
@@ -408,6 +427,27 @@ mod tests {
         assert!(name("contoso.test").is_within(&name("contoso.test")));
         assert!(!name("evilcontoso.test").is_within(&name("contoso.test")));
         assert!(!name("test").is_within(&name("contoso.test")));
+    }
+
+    #[test]
+    fn a_server_inside_may_be_named_in_another_script() {
+        let inside = |text: &str| HostName::of_server_inside(text).map(|name| name.to_string());
+        assert_eq!(
+            inside("M\u{fc}nchen.contoso.test").as_deref(),
+            Ok("xn--mnchen-3ya.contoso.test")
+        );
+        assert_eq!(
+            inside("fe_1.contoso.test").as_deref(),
+            Ok("fe_1.contoso.test")
+        );
+        assert_eq!(
+            inside("m\u{fc}n chen.test"),
+            Err(HostNameError::Character(' '))
+        );
+        assert_eq!(
+            inside(&"\u{fc}".repeat(64)),
+            Err(HostNameError::LabelTooLong)
+        );
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod peer_range;
 pub mod ports;
 #[cfg(feature = "io")]
 pub mod private_file;
+pub mod punycode;
 pub mod random;
 #[cfg(feature = "io")]
 pub mod run;

@@ -1,6 +1,6 @@
 //! What the check does with a file as a whole: everything at once, in order, and never a panic.
 
-use edge_common::config::{Checked, Finding, check, rule, schema};
+use edge_common::config::{Checked, Finding, check, check_file, rule, schema};
 use proptest::prelude::*;
 
 const SINGLE: &str = include_str!("../../deploy/examples/single.toml");
@@ -72,6 +72,10 @@ fn the_node_is_one_of_the_members() {
         [rule::LAB, rule::NODE_UNKNOWN]
     );
     assert_eq!(ids(&check(SCALED, Some("edge2"))), [rule::LAB]);
+    let first = check_file(SCALED)
+        .config
+        .expect("a file is right or wrong for everyone");
+    assert_eq!(first.local().name, "edge1");
     assert_eq!(ids(&check(SINGLE, Some("edge1"))), [rule::LAB]);
     assert_eq!(
         ids(&check(SINGLE, Some("edge2"))),

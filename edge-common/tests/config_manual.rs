@@ -25,10 +25,7 @@ fn the_manual_is_the_one_that_the_program_writes() {
     assert!(
         golden == written,
         "docs/configuration.md differs from line {} on; UPDATE_GOLDEN=1 writes it anew",
-        differs.map_or_else(
-            || golden.lines().count().min(written.lines().count()),
-            |line| line
-        ) + 1
+        differs.unwrap_or_else(|| golden.lines().count().min(written.lines().count())) + 1
     );
 }
 

@@ -226,6 +226,12 @@ const CASES: &[Case] = &[
     ),
     case(rule::UNDERSCORE, SINGLE, "\"webconf.contoso.test\"", "«\"web_conf.contoso.test\""),
     case(rule::UNDERSCORE_INSIDE, SINGLE, "\"mcu1.contoso.internal\"", "«\"mcu_1.contoso.internal\""),
+    case(
+        rule::UNICODE_INSIDE,
+        SINGLE,
+        "\"mcu1.contoso.internal\"",
+        "«\"m\u{fc}nchen.contoso.internal\"",
+    ),
     case(rule::NAME_NOT_QUALIFIED, SINGLE, "\"webconf.contoso.test\"", "«\"webconf\""),
     case(rule::SAME_INTERFACE, SINGLE, "interface = \"int\"", "interface = «\"ext\""),
     case(rule::FAMILY_INSIDE_MISSING, FEDERATION, "networks = [\"10.10.0.0/16\"]", "networks = [\"10.10.0.0/16\", «\"fd00:10::/32\"]"),

@@ -35,15 +35,35 @@ impl Checked {
 /// Without `node` the only member is meant. Paths stay as they are written; see [`Config::rebase`].
 #[must_use]
 pub fn check(text: &str, node: Option<&str>) -> Checked {
+    checked(text, node.map_or(Seat::Only, Seat::Named))
+}
+
+/// Checks the text as seen by the first member, for who looks at the file and not at one host.
+///
+/// What is wrong with a file is wrong for every member; only what it means differs.
+#[must_use]
+pub fn check_file(text: &str) -> Checked {
+    checked(text, Seat::First)
+}
+
+/// Which member looks at the file.
+#[derive(Clone, Copy)]
+enum Seat<'n> {
+    Named(&'n str),
+    Only,
+    First,
+}
+
+fn checked(text: &str, seat: Seat<'_>) -> Checked {
     let mut findings = Vec::new();
-    let config = read(text, node, &mut findings);
+    let config = read(text, seat, &mut findings);
     // By place; what has none comes last.
     findings.sort_by_key(|finding| finding.place.map_or((1, None), |place| (0, Some(place))));
     let config = config.filter(|_| !findings.iter().any(Finding::is_error));
     Checked { config, findings }
 }
 
-fn read(text: &str, node: Option<&str>, findings: &mut Vec<Finding>) -> Option<Config> {
+fn read(text: &str, seat: Seat<'_>, findings: &mut Vec<Finding>) -> Option<Config> {
     if text.len() > TEXT_LEN_MAX {
         let message = format!(
             "the file has {} bytes, {TEXT_LEN_MAX} are allowed",
@@ -67,19 +87,19 @@ fn read(text: &str, node: Option<&str>, findings: &mut Vec<Finding>) -> Option<C
         }
     };
     rules::apply(&file, &document, findings);
-    let node = member(&file, node, findings)?;
+    let node = member(&file, seat, findings)?;
     build::config(file, node)
 }
 
 /// Which member is meant.
-fn member(file: &File, node: Option<&str>, findings: &mut Vec<Finding>) -> Option<usize> {
+fn member(file: &File, seat: Seat<'_>, findings: &mut Vec<Finding>) -> Option<usize> {
     let names = || {
         file.members
             .iter()
             .map(|member| member.name.as_deref().unwrap_or_default())
     };
-    match node {
-        Some(node) => {
+    match seat {
+        Seat::Named(node) => {
             let found = names().position(|name| name == node);
             if found.is_none() && !file.members.is_empty() {
                 let known = names().collect::<Vec<_>>().join(", ");
@@ -88,13 +108,13 @@ fn member(file: &File, node: Option<&str>, findings: &mut Vec<Finding>) -> Optio
             }
             found
         }
-        None if file.members.len() > 1 => {
+        Seat::Only if file.members.len() > 1 => {
             let known = names().collect::<Vec<_>>().join(", ");
             let message = format!("there are the members {known}");
             findings.push(Finding::new(rule::NODE_NEEDED, "members", None, message));
             None
         }
-        None => (!file.members.is_empty()).then_some(0),
+        Seat::Only | Seat::First => (!file.members.is_empty()).then_some(0),
     }
 }
 

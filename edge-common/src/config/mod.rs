@@ -33,7 +33,7 @@ pub use access::{
     Access, AccessLimits, ClientEku, Federation, Partner, RegisterMode, SrvOrder, TrustRoots,
 };
 pub use av::{AuthenticationFiles, Av, AvLimits, RelayMode, RestSecretFiles};
-pub use check::{Checked, check};
+pub use check::{Checked, check, check_file};
 pub use finding::{Finding, Place};
 pub use network::{
     Array, CertificateFiles, External, ExternalVips, Internal, InternalVips, Revocation,

@@ -271,6 +271,9 @@ rules! {
     FAMILY_INSIDE_MISSING = 223 Error, "A network inside cannot be reached.",
         "internal.networks has an address family of which a member has no internal address.",
         "Give the member an internal address of that family, or remove the network.";
+    UNICODE_INSIDE = 224 Warning, "A name of a server inside is in another script.",
+        "It is taken in its xn-- form, which the DNS and the certificates inside have to carry as well.",
+        "Write the xn-- form, or rename the server when there is an occasion.";
 
     GATEWAY_TWICE = 301 Error, "Two gateways of one address family.",
         "Each side has one way out per family.",

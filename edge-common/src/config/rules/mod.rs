@@ -86,6 +86,21 @@ impl Check<'_> {
         }
     }
 
+    /// Says whether what was typed at `key` is ASCII.
+    fn is_ascii(&self, key: &str) -> bool {
+        match self.document.find(key) {
+            Some(Value::String(text)) => text.is_ascii(),
+            Some(
+                Value::Integer(_)
+                | Value::Boolean(_)
+                | Value::Array(_)
+                | Value::Table(_)
+                | Value::Other(_),
+            )
+            | None => true,
+        }
+    }
+
     /// The first of `keys` that was typed, or else the first: defaults are not to blame.
     fn blame<'k>(&self, keys: &[&'k str]) -> &'k str {
         let typed = keys.iter().find(|key| self.document.find(key).is_some());

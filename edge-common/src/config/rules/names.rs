@@ -29,6 +29,13 @@ fn spelling(check: &mut Check<'_>) {
                     format!("{name} holds an underscore"),
                 );
             }
+            Whose::ServerInside if !check.is_ascii(&key) => {
+                check.tell(
+                    rule::UNICODE_INSIDE,
+                    &key,
+                    format!("the name is taken as {name}"),
+                );
+            }
             Whose::OursOutside | Whose::OursInside | Whose::Public if !name.is_qualified() => {
                 check.tell(
                     rule::NAME_NOT_QUALIFIED,
