@@ -31,7 +31,10 @@ pub(super) struct Explain {
 impl Check {
     pub(super) fn run(&self, global: &Global, out: &mut dyn Write) -> anyhow::Result<Verdict> {
         let text = read(&global.config)?;
-        let mut checked = config::check(&text, global.node.as_deref());
+        let mut checked = match &global.node {
+            Some(node) => config::check(&text, Some(node)),
+            None => config::check_file(&text),
+        };
         if let (Some(config), false) = (&mut checked.config, self.no_files) {
             config.rebase(&global.base());
             checked.findings.extend(files::look_at(config, &text));
