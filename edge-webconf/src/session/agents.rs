@@ -118,7 +118,7 @@ impl Broker {
             (Some(key), Frame::Register(register)) => self.register(now, key, &register),
             (Some(key), Frame::Unregister { reg_id }) => self.unregister(now, key, reg_id),
             (Some(key), Frame::Admit(admit)) => self.admit(now, key, &admit),
-            (Some(key), Frame::Revoke { number, cut }) => self.revoke(key, number, cut),
+            (Some(key), Frame::Revoke { number, cut }) => self.revoke(now, key, number, cut),
             (Some(key), Frame::DialFail { count, status }) => {
                 self.dial_failed(now, key, count, status);
             }
@@ -324,7 +324,7 @@ impl Broker {
         self.transmit(key, &Frame::AdmitAck { number, status });
     }
 
-    fn revoke(&mut self, key: SessionKey, number: Number, cut: bool) {
+    fn revoke(&mut self, now: Now, key: SessionKey, number: Number, cut: bool) {
         self.admission.revoke(key, number);
         if !cut {
             return;
@@ -334,7 +334,7 @@ impl Broker {
         let users: Vec<ClientId> = self.by_number.range(range).map(|&(_, id)| id).collect();
         for id in users {
             if self.session_of(id) == Some(key) {
-                self.cut(id, Status::TokenUnknown);
+                self.cut(now, id, Status::TokenUnknown);
             }
         }
     }

@@ -109,7 +109,7 @@ impl Broker {
             Timer::Settle(id) => drop(self.settle(now, id)),
             Timer::Lease(id) => self.refuse(now, id, Status::DialTimeout),
             Timer::Open(id) => self.refuse(now, id, Status::DialTimeout),
-            Timer::Drain => self.cut_all(),
+            Timer::Drain => self.cut_all(now),
         }
     }
 
@@ -146,15 +146,15 @@ impl Broker {
     }
 
     /// Every relay was given its time.
-    fn cut_all(&mut self) {
+    fn cut_all(&mut self, now: Now) {
         let ids: Vec<ClientId> = self.clients.keys().copied().collect();
         for id in ids {
-            self.cut(id, Status::Shutdown);
+            self.cut(now, id, Status::Shutdown);
         }
     }
 
     /// Closes a relayed client, whose shell then tells its account; any other goes at once.
-    pub(super) fn cut(&mut self, id: ClientId, status: Status) {
+    pub(super) fn cut(&mut self, now: Now, id: ClientId, status: Status) {
         let Some(client) = self.clients.get_mut(&id) else {
             return;
         };
@@ -162,7 +162,7 @@ impl Broker {
             *ending = Some(status);
             self.push(Output::Close(id.0));
         } else {
-            self.drop_client(id, status);
+            self.refuse(now, id, status);
         }
     }
 

@@ -242,17 +242,21 @@ impl Broker {
 
     /// Both directions of a relayed client have ended.
     pub fn handle_relay_ended(&mut self, now: Now, id: ClientId, end: RelayEnd) {
-        let Some(client) = self.clients.remove(&id) else {
-            return;
-        };
-        let Stage::Relay {
-            join,
-            since,
-            ending,
-        } = client.stage
+        let Some(Client {
+            address,
+            stage:
+                Stage::Relay {
+                    join,
+                    since,
+                    ending,
+                },
+            ..
+        }) = self.clients.get(&id)
         else {
             return;
         };
+        let (client, join, since, ending) = (*address, join.clone(), *since, *ending);
+        self.clients.remove(&id);
         self.relays -= 1;
         self.forget_join(id, &join);
         let status = ending.unwrap_or(end.status);
@@ -268,7 +272,7 @@ impl Broker {
         self.event(Event::Closed(Record {
             dial_id: join.dial_id,
             number: join.grant.number,
-            client: client.address,
+            client,
             agent: join.agent,
             registration: join.registration,
             bytes_in: end.bytes_in,
@@ -285,8 +289,7 @@ impl Broker {
         self.finish_drain(now);
     }
 
-    /// [`Broker::refuse`] for callers that go on with other clients.
-    pub(super) fn drop_client(&mut self, id: ClientId, status: Status) {
+    fn drop_client(&mut self, id: ClientId, status: Status) {
         let Some(client) = self.clients.remove(&id) else {
             return;
         };

@@ -22,6 +22,9 @@ mod pool;
 mod sequence;
 mod timers;
 
+#[cfg(test)]
+mod simulation;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
