@@ -7,8 +7,9 @@
 mod namespace;
 
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use namespace::Namespace;
@@ -484,6 +485,64 @@ fn a_first_change_that_nobody_confirms_leaves_no_table() {
             run.to_str().unwrap(),
         ],
     ));
+    wait_until("the table is gone", || kernel.table().is_empty());
+}
+
+/// Runs `edgectl apply firewall` on a terminal of its own, as `script` makes one.
+fn on_a_terminal(kernel: &Kernel, host: &Host, run: &str) -> Child {
+    let words = [
+        "apply",
+        "firewall",
+        "--confirm-within",
+        "2 s",
+        "--run-directory",
+        run,
+    ];
+    let quoted: Vec<String> = std::iter::once(env!("CARGO_BIN_EXE_edgectl"))
+        .chain(host.with_config(&words))
+        .map(|word| format!("'{word}'"))
+        .collect();
+    kernel
+        .namespace
+        .command("script")
+        .args(["-q", "-e", "-c", &quoted.join(" "), "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn enter_on_the_terminal_confirms() {
+    let Some(kernel) = Kernel::new() else { return };
+    let host = Host::new();
+    let run = host.directory.path().join("run");
+    let mut terminal = on_a_terminal(&kernel, &host, run.to_str().unwrap());
+    wait_until("the change waits", || {
+        run.join("pending.json").exists() && !kernel.table().is_empty()
+    });
+    terminal.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    let output = terminal.wait_with_output().unwrap();
+    assert!(
+        text(&output).contains("Confirmed: the rules stay."),
+        "{}",
+        text(&output)
+    );
+    assert!(!run.join("pending.json").exists());
+    assert!(!kernel.table().is_empty());
+}
+
+#[test]
+fn a_terminal_that_is_cut_off_does_not_keep_the_old_rules_away() {
+    let Some(kernel) = Kernel::new() else { return };
+    let host = Host::new();
+    let run = host.directory.path().join("run");
+    let mut terminal = on_a_terminal(&kernel, &host, run.to_str().unwrap());
+    wait_until("the change waits", || {
+        run.join("pending.json").exists() && !kernel.table().is_empty()
+    });
+    terminal.kill().unwrap();
+    terminal.wait().unwrap();
     wait_until("the table is gone", || kernel.table().is_empty());
 }
 

@@ -288,3 +288,30 @@ fn the_host_forwards_nothing_and_answers_pings() {
     assert!(!ping(&world.inside, "198.51.100.1"));
     assert!(!ping(&world.outside, "10.10.0.50"));
 }
+
+#[test]
+fn the_conference_edge_opens_no_connection_even_where_others_may() {
+    let Some(world) = World::new() else { return };
+    let director = world
+        .inside
+        .enter(|| TcpListener::bind("10.10.0.50:5061").unwrap());
+    let dial = |user: u32| {
+        let user = user.to_string();
+        let script = "exec 3<>/dev/tcp/10.10.0.50/5061";
+        let words = [
+            "--reuid",
+            &user,
+            "--clear-groups",
+            "timeout",
+            "1",
+            "bash",
+            "-c",
+            script,
+        ];
+        world.host.run("setpriv", &words).status.success()
+    };
+    assert!(dial(WEBCONF_USER + 1));
+    assert!(!dial(WEBCONF_USER));
+    assert!(world.counted("webconf/never-dials") > 0);
+    drop(director);
+}

@@ -223,6 +223,12 @@ impl Init {
                 writeln!(out, "  {line}")?;
             }
         }
+        if self.group.is_none() && files.iter().any(|file| file.secrecy == Secrecy::Key) {
+            writeln!(
+                out,
+                "\nThe keys are for their owner alone; the packaged units need `--group edge`."
+            )?;
+        }
         writeln!(
             out,
             "\nNext: edgectl check, edgectl render dns, edgectl apply firewall, then start the daemons."

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use edge_common::config::{self, Config};
 use edge_common::time::UnixTime;
 
@@ -25,7 +25,7 @@ use edge_common::time::UnixTime;
 ///
 /// It plans, checks, renders and applies what stands around the daemons, and asks them how they are.
 #[derive(Debug, Parser)]
-#[command(name = "edgectl", version, after_help = EXIT_CODES, max_term_width = 110)]
+#[command(name = "edgectl", version, max_term_width = 110)]
 struct Arguments {
     #[command(flatten)]
     global: Global,
@@ -84,7 +84,11 @@ enum Verdict {
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let matches = documented(Arguments::command()).get_matches();
+    let arguments = match Arguments::from_arg_matches(&matches) {
+        Ok(arguments) => arguments,
+        Err(error) => error.exit(),
+    };
     let mut out = io::stdout().lock();
     match run(arguments, &mut out).and_then(|verdict| Ok(out.flush().map(|()| verdict)?)) {
         Ok(Verdict::Good) => ExitCode::SUCCESS,
@@ -96,6 +100,11 @@ pub fn main() -> ExitCode {
             ExitCode::from(UNABLE)
         }
     }
+}
+
+/// Every command's help ends with what its exit status means.
+fn documented(command: clap::Command) -> clap::Command {
+    command.after_help(EXIT_CODES).mut_subcommands(documented)
 }
 
 fn run(arguments: Arguments, out: &mut dyn Write) -> anyhow::Result<Verdict> {
@@ -183,8 +192,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
-        use clap::CommandFactory as _;
-        Arguments::command().debug_assert();
+    fn the_command_line_is_sound_and_every_help_tells_the_exit_status() {
+        documented(Arguments::command()).debug_assert();
+        for words in [
+            &["check"][..],
+            &["apply", "firewall"],
+            &["av", "credentials"],
+        ] {
+            let line = ["edgectl"].iter().chain(words).chain(&["--help"]);
+            let help = documented(Arguments::command())
+                .try_get_matches_from(line)
+                .unwrap_err();
+            assert!(
+                help.to_string().contains("3  it could not be done"),
+                "{help}"
+            );
+        }
     }
 }

@@ -62,12 +62,16 @@ impl Namespace {
 
     /// Runs a program here.
     pub(crate) fn run(&self, program: impl AsRef<Path>, arguments: &[&str]) -> Output {
-        Command::new("ip")
+        self.command(program).args(arguments).output().unwrap()
+    }
+
+    /// A program that will run here.
+    pub(crate) fn command(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new("ip");
+        command
             .args(["netns", "exec", &self.name])
-            .arg(program.as_ref())
-            .args(arguments)
-            .output()
-            .unwrap()
+            .arg(program.as_ref());
+        command
     }
 
     /// Runs `body` on a thread that lives here, and so do the programs that it starts and the sockets that it
