@@ -74,9 +74,17 @@ impl Authority {
             key: self.directory.join(format!("{label}.key")),
         };
         fs::write(&pair.chain, certificate.pem())?;
-        fs::write(&pair.key, key.serialize_pem())?;
+        write_private(&pair.key, &key.serialize_pem())?;
         Ok(pair)
     }
+}
+
+/// Writes a file that only its owner may read: whoever reads keys insists on it.
+pub fn write_private(path: &Path, text: &str) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::write(path, text).with_context(|| format!("cannot write {path:?}"))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(())
 }
 
 #[cfg(test)]

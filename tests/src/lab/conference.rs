@@ -124,8 +124,9 @@ fn start_server(
 fn agent_toml(site: &Site, pair: &super::ca::Pair, ca: &Authority, socket: &Path) -> String {
     let edge = site.inside_name("edge1");
     let name = site.inside_name("mcu1");
+    let clients = site.public_name("webconf");
     format!(
-        "fqdn = \"{name}\"\nedges = [{{ fqdn = \"{edge}\", port = 8057 }}]\n\
+        "fqdn = \"{name}\"\nedges = [{{ fqdn = \"{edge}\", port = 8057, clients = \"{clients}:443\" }}]\n\
          certificate = {{ chain = {:?}, key = {:?} }}\nca = {:?}\nsocket = {socket:?}\n\
          servers = [{{ name = \"{name}\", target = \"{}:{SERVER_PORT}\" }}]\n",
         pair.chain, pair.key, ca.file, site.conference

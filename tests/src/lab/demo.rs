@@ -32,9 +32,6 @@ pub fn run(options: &Options, work: &Path) -> Result<Report> {
     if options.stay {
         stay(&report, world.as_ref());
     }
-    if let Some(world) = world {
-        world.end()?;
-    }
     Ok(report)
 }
 
@@ -58,19 +55,12 @@ fn behind_nat(report: &mut Report, work: &Path) {
         },
     );
     let Some(mut world) = built else { return };
+    not_started(&mut world, report);
     step::call::show(&mut world, report, "2n");
     let mut aside = Report::default();
     step::federation::show(&mut world, &mut aside);
     step::conference::show(&mut world, &mut aside, TRACED_STREAM);
     step::units::show(&mut world, report, &traces);
-    if let Err(error) = world.end() {
-        report.add(
-            "0",
-            "the lab behind the NAT is taken down",
-            Duration::ZERO,
-            Err(error),
-        );
-    }
 }
 
 /// The edge with public addresses: every step.
@@ -88,6 +78,7 @@ fn direct(report: &mut Report, work: &Path) -> Option<World> {
         },
     );
     let mut world = built?;
+    not_started(&mut world, report);
     step::sign_in::show(&mut world, report);
     step::call::show(&mut world, report, "2");
     step::federation::show(&mut world, report);
@@ -100,6 +91,13 @@ fn direct(report: &mut Report, work: &Path) -> Option<World> {
         Ok(Seen::text("six daemons"))
     });
     Some(world)
+}
+
+/// Each daemon that did not start is a row of its own; what does not need it is shown all the same.
+fn not_started(world: &mut World, report: &mut Report) {
+    for (what, error) in std::mem::take(&mut world.failed) {
+        report.add("0", &what, Duration::ZERO, Err(error));
+    }
 }
 
 fn stay(report: &Report, world: Option<&World>) {

@@ -2,7 +2,7 @@
 //! renders for it.
 
 use super::bounded;
-use super::ca::{Authority, Pair};
+use super::ca::{Authority, Pair, write_private};
 use super::metrics::Page;
 use super::netns::Netns;
 use super::phone::Relay;
@@ -118,11 +118,16 @@ impl EdgeHost {
             .map(drop)
     }
 
-    /// Starts all three daemons and waits until each says that it is ready.
-    pub fn start(&mut self) -> Result<()> {
-        Service::ALL
-            .into_iter()
-            .try_for_each(|service| self.start_one(service))
+    /// Starts all three daemons. One that does not start keeps nobody else from starting: what went
+    /// wrong is returned.
+    pub fn start(&mut self) -> Vec<(Service, anyhow::Error)> {
+        let mut failed = Vec::new();
+        for service in Service::ALL {
+            if let Err(error) = self.start_one(service) {
+                failed.push((service, error));
+            }
+        }
+        failed
     }
 
     /// Starts one daemon and waits until it is ready.
@@ -341,7 +346,6 @@ impl Files {
 
 fn write_secret(path: &Path) -> Result<()> {
     use std::fmt::Write as _;
-    use std::os::unix::fs::PermissionsExt as _;
     let mut bytes = [0; 32];
     aws_lc_rs::rand::fill(&mut bytes).context("no randomness")?;
     let mut text = String::new();
@@ -349,9 +353,7 @@ fn write_secret(path: &Path) -> Result<()> {
         // Writing to a String cannot fail.
         write!(text, "{byte:02x}").ok();
     }
-    fs::write(path, text + "\n")?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok(())
+    write_private(path, &(text + "\n"))
 }
 
 fn toml_text(parts: &Parts<'_>, files: &Files, directory: &Path) -> String {

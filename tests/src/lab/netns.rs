@@ -131,6 +131,16 @@ impl Netns {
     }
 }
 
+/// Ends every named namespace. The names are the lab's own: its `/run` is private.
+pub fn remove_all() -> Result<()> {
+    let entries = std::fs::read_dir(DIRECTORY).with_context(|| DIRECTORY.to_owned())?;
+    for entry in entries {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        tool("ip", &["netns", "del", &name])?;
+    }
+    Ok(())
+}
+
 /// Runs one of the system's tools to its end.
 pub fn tool(program: &str, args: &[&str]) -> Result<Finished> {
     let mut command = Command::new(program);

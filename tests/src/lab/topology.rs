@@ -2,7 +2,7 @@
 //!
 //! No namespace has a route that leaves the lab: the machine's own interfaces are in none of them.
 
-use super::netns::Netns;
+use super::netns::{self, Netns};
 use super::plan::{
     AV_BEHIND_NAT, CONTOSO, FABRIKAM, HOME_A, HOME_B, Home, INTERNET_DNS, INTERNET_ROUTER,
     NORTHWIND, PERIMETER, STRANGER, Site, ipv6,
@@ -65,6 +65,8 @@ impl Topology {
     /// Makes all namespaces and cables. Edge hosts get links and addresses only: routes, kernel
     /// parameters and firewall come from what `edgectl` renders.
     pub fn build(variant: Variant, work: &Path) -> Result<Self> {
+        // What a world that could not be finished has left.
+        netns::remove_all()?;
         let public = |name| Netns::create(name, Some(INTERNET_DNS), work);
         let made = Self {
             variant,
@@ -93,27 +95,6 @@ impl Topology {
         made.contoso()?;
         made.fabrikam()?;
         Ok(made)
-    }
-
-    /// Ends the namespaces so that their names can be used again.
-    pub fn remove(self) -> Result<()> {
-        for host in [
-            &self.internet,
-            &self.home_a,
-            &self.nat_a,
-            &self.home_b,
-            &self.nat_b,
-            &self.stranger,
-            &self.northwind,
-            &self.perimeter,
-            &self.edge_c,
-            &self.inside_c,
-            &self.edge_f,
-            &self.inside_f,
-        ] {
-            super::netns::tool("ip", &["netns", "del", host.name()])?;
-        }
-        Ok(())
     }
 
     fn internet(&self) -> Result<()> {

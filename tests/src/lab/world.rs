@@ -18,7 +18,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Everything that runs. Dropping it ends the programs; [`World::end`] also frees the names.
+/// Everything that runs; dropping it ends the programs.
 #[derive(Debug)]
 pub struct World {
     /// Hosts and cables.
@@ -41,6 +41,8 @@ pub struct World {
     pub meters: Meters,
     /// Whom fabrikam's inside trusts.
     pub inside_ca_f: Authority,
+    /// Daemons that did not start, and why.
+    pub failed: Vec<(String, anyhow::Error)>,
     /// What the meters of edge-av showed when it was last started; its own counters began at zero.
     av_began: BTreeMap<String, Count>,
     _name_servers: Vec<Process>,
@@ -112,9 +114,15 @@ impl World {
         if let Some(directory) = trace {
             contoso.trace_into(directory);
         }
-        contoso.start()?;
-        fabrikam.start()?;
-        say("six daemons alive");
+        let mut failed = Vec::new();
+        for edge in [&mut contoso, &mut fabrikam] {
+            let name = edge.site.name;
+            let named = |(service, error): (Service, anyhow::Error)| {
+                (format!("{} of {name} starts", service.daemon()), error)
+            };
+            failed.extend(edge.start().into_iter().map(named));
+        }
+        say(&format!("daemons; {} did not start", failed.len()));
         Ok(Self {
             net,
             work: work.to_owned(),
@@ -126,6 +134,7 @@ impl World {
             director_f,
             meters,
             inside_ca_f,
+            failed,
             av_began: BTreeMap::new(),
             _name_servers: name_servers,
         })
@@ -150,21 +159,6 @@ impl World {
             }
         }
         Ok(all)
-    }
-
-    /// Ends every program and namespace.
-    pub fn end(self) -> Result<()> {
-        let Self {
-            net,
-            contoso,
-            fabrikam,
-            director_c,
-            director_f,
-            _name_servers,
-            ..
-        } = self;
-        drop((contoso, fabrikam, director_c, director_f, _name_servers));
-        net.remove()
     }
 
     /// The account of a contoso user who is outside.
