@@ -77,7 +77,11 @@ impl Exit {
     ) -> Result<Stream, Failure> {
         let mut failure = Failure::NoAddress;
         for &address in addresses {
-            match self.open_one(core, target, address).await {
+            // A family that this side of the host does not have leads nowhere.
+            let Some(from) = self.own_address(address) else {
+                continue;
+            };
+            match self.open_one(core, target, from, address).await {
                 Ok(stream) => return Ok(stream),
                 Err(next) => failure = next,
             }
@@ -85,21 +89,21 @@ impl Exit {
         Err(failure)
     }
 
+    fn own_address(&self, towards: IpAddr) -> Option<IpAddr> {
+        let same_family = |own: &IpAddr| own.is_ipv4() == towards.is_ipv4();
+        self.addresses.iter().copied().find(same_family)
+    }
+
     async fn open_one(
         &self,
         core: &Core,
         target: &HostPort,
+        from: IpAddr,
         address: IpAddr,
     ) -> Result<Stream, Failure> {
-        let same_family = |own: &&IpAddr| own.is_ipv4() == address.is_ipv4();
-        let from = self
-            .addresses
-            .iter()
-            .find(same_family)
-            .ok_or(Failure::NoAddress)?;
         let name = ServerName::try_from(target.host.to_string()).map_err(|_| Failure::NoAddress)?;
         let dial = Dial {
-            from: Bind::on(SocketAddr::new(*from, 0), self.interface.as_str()),
+            from: Bind::on(SocketAddr::new(from, 0), self.interface.as_str()),
             to: SocketAddr::new(address, target.port),
             tls: Some(DialTls {
                 config: self.tls.load_full(),
@@ -262,21 +266,18 @@ pub fn identity(stream: &Stream) -> Option<(ProvenNames, Fingerprint)> {
 /// Keeps one connection of a core to the next hop, for as long as the core lives.
 #[derive(Clone)]
 pub struct NextHop {
-    /// Its name and port.
-    pub target: HostPort,
-    /// Its addresses, when the configuration names them.
-    pub addresses: Vec<IpAddr>,
+    /// What is in force; read again before each attempt.
+    pub config: Arc<ArcSwap<Config>>,
     /// The way there.
     pub exit: Exit,
-    /// Else DNS inside is asked.
-    pub dns: Option<SipResolver>,
+    /// DNS inside, for a next hop whose addresses are not configured.
+    pub dns: SipResolver,
 }
 
 impl fmt::Debug for NextHop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NextHop")
-            .field("target", &self.target)
-            .field("addresses", &self.addresses)
+            .field("exit", &self.exit)
             .finish_non_exhaustive()
     }
 }
@@ -286,48 +287,63 @@ impl NextHop {
     pub async fn keep(self, core: Core) {
         let mut pause = PAUSE_MIN;
         loop {
-            match self.open(&core).await {
+            let config = self.config.load_full();
+            let Some(target) = &config.internal.next_hop else {
+                tracing::error!("internal.next_hop is not set");
+                return;
+            };
+            match self
+                .open(&core, target, &config.internal.next_hop_addresses)
+                .await
+            {
                 Ok(stream) => {
                     pause = PAUSE_MIN;
                     core.observer().dialled("next_hop", "open");
-                    self.serve(&core, stream).await;
+                    serve_next_hop(&core, target, stream).await;
                 }
                 Err(failure) => {
                     core.observer().dialled("next_hop", failure.label());
-                    tracing::warn!(next_hop = %self.target, %failure, "next hop not reached");
+                    tracing::warn!(next_hop = %target, %failure, "next hop not reached");
                 }
             }
+            drop(config);
             tokio::time::sleep(spread(pause)).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 
-    async fn serve(&self, core: &Core, stream: Stream) {
-        tracing::info!(next_hop = %self.target, remote = %stream.remote(), core = core.context().index(), "next hop connected");
-        let peer = Peer::Inside {
-            name: self.target.host.clone(),
-        };
-        // The count follows the connection even if this task is dropped with its core.
-        let mut counted = None;
-        core.serve(stream, peer, Opener::Us, |key| {
-            core.next_hop(key);
-            counted = Some(Counted::new(core));
-        })
-        .await;
-        drop(counted);
-        tracing::warn!(next_hop = %self.target, "next hop disconnected");
-    }
-
-    async fn open(&self, core: &Core) -> Result<Stream, Failure> {
-        let Some(dns) = &self.dns else {
-            return self.exit.open(core, &self.target, &self.addresses).await;
-        };
-        let found = dns.addresses(&self.target.host).await.map_err(|fault| {
-            tracing::warn!(next_hop = %self.target, %fault, "next hop not resolved");
+    async fn open(
+        &self,
+        core: &Core,
+        target: &HostPort,
+        addresses: &[IpAddr],
+    ) -> Result<Stream, Failure> {
+        if !addresses.is_empty() {
+            return self.exit.open(core, target, addresses).await;
+        }
+        let found = self.dns.addresses(&target.host).await.map_err(|fault| {
+            tracing::warn!(next_hop = %target, %fault, "next hop not resolved");
             Failure::NoAddress
         })?;
-        self.exit.open(core, &self.target, &found.value).await
+        self.exit.open(core, target, &found.value).await
     }
+}
+
+async fn serve_next_hop(core: &Core, target: &HostPort, stream: Stream) {
+    let index = core.context().index();
+    tracing::info!(next_hop = %target, remote = %stream.remote(), core = index, "next hop connected");
+    let peer = Peer::Inside {
+        name: target.host.clone(),
+    };
+    // The count follows the connection even if this task is dropped with its core.
+    let mut counted = None;
+    core.serve(stream, peer, Opener::Us, |key| {
+        core.next_hop(key);
+        counted = Some(Counted::new(core));
+    })
+    .await;
+    drop(counted);
+    tracing::info!(next_hop = %target, core = index, "next hop disconnected");
 }
 
 struct Counted<'a>(&'a Core);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use arc_swap::ArcSwap;
 use edge_common::config::{Access, Config};
 use edge_common::dns::{ResolverSettings, SipResolver};
 use edge_common::limit::HashKey;
@@ -17,7 +18,7 @@ use edge_common::secret_files;
 use crate::connector::{Exit, NextHop, Partners};
 use crate::epoch;
 use crate::flow::{Core, Letter, VERDICTS_CORE};
-use crate::listener::{self, Listening, Trusted};
+use crate::listener::{self, Listening};
 use crate::observe::Observer;
 use crate::proxy::Proxy;
 use crate::proxy::federation::Authority;
@@ -36,6 +37,7 @@ pub struct Daemon {
 /// Brings a configuration that was read again to the cores of a running Access Edge.
 #[derive(Debug)]
 pub struct Reloader {
+    config: Arc<ArcSwap<Config>>,
     outbox: Outbox<Letter>,
     tls: Tls,
     epoch: u16,
@@ -50,7 +52,10 @@ struct Seed {
 /// What all cores share.
 #[derive(Clone)]
 struct Plan {
+    /// What the daemon was started with: sockets, limits, DNS.
     config: Arc<Config>,
+    /// What is in force now.
+    current: Arc<ArcSwap<Config>>,
     settings: Arc<Settings>,
     tokens: Arc<Tokens>,
     tls: Tls,
@@ -93,6 +98,7 @@ impl Daemon {
         let mailboxes = mesh(count, access.limits.mailbox);
         let outbox = mailboxes[VERDICTS_CORE].outbox.clone();
         Observer::watch(metrics, &outbox);
+        let current = Arc::new(ArcSwap::new(Arc::clone(&config)));
         let plan = Plan {
             settings: Arc::new(settings),
             tokens: Arc::new(Tokens::new(&secrets)),
@@ -100,6 +106,7 @@ impl Daemon {
             observer: Observer::new(metrics, count, shared.readiness.condition("next_hop")),
             names,
             config,
+            current: Arc::clone(&current),
         };
         let seeds = mailboxes
             .into_iter()
@@ -114,7 +121,12 @@ impl Daemon {
         })?;
         Ok(Self {
             cores,
-            reloader: Reloader { outbox, tls, epoch },
+            reloader: Reloader {
+                config: current,
+                outbox,
+                tls,
+                epoch,
+            },
         })
     }
 
@@ -127,11 +139,12 @@ impl Daemon {
 
 impl Reloader {
     /// Takes a configuration that was read again, for new connections and new messages.
-    pub fn reload(&self, config: &Config) -> anyhow::Result<()> {
+    pub fn reload(&self, config: Config) -> anyhow::Result<()> {
         let access = config.access.as_ref().context(NO_ACCESS)?;
         let secrets = secret_files::array_secrets(&config.array.secrets)?;
-        self.tls.reload(run::now(), config, access, &secrets)?;
-        let settings = Arc::new(Settings::of(config, self.epoch).context(NO_ACCESS)?);
+        self.tls.reload(run::now(), &config, access, &secrets)?;
+        let settings = Arc::new(Settings::of(&config, self.epoch).context(NO_ACCESS)?);
+        self.config.store(Arc::new(config));
         for core in 0..self.outbox.cores() {
             let letter = Letter::Settings(Arc::clone(&settings));
             if self.outbox.send(core, letter).is_err() {
@@ -150,12 +163,11 @@ async fn run_core(context: CoreContext, seed: Seed, plan: Plan) {
             return;
         }
     };
-    let trusted = Arc::new(Trusted::of(&plan.config));
     for listening in seed.listening {
         context.spawn(listener::serve(
             core.clone(),
             listening,
-            Arc::clone(&trusted),
+            Arc::clone(&plan.current),
         ));
     }
     let mailbox = core.clone();
@@ -211,24 +223,11 @@ fn make_core(context: &CoreContext, seed: &Seed, plan: &Plan) -> anyhow::Result<
 }
 
 fn next_hop(plan: &Plan) -> anyhow::Result<NextHop> {
-    let internal = &plan.config.internal;
-    let by_name = internal.next_hop_addresses.is_empty();
-    let dns = by_name
-        .then(|| SipResolver::new(plan.names.internal.clone()))
-        .transpose()
-        .context("dns.internal")?;
+    let limits = &access(plan)?.limits;
     Ok(NextHop {
-        target: internal
-            .next_hop
-            .clone()
-            .context("internal.next_hop is not set")?,
-        addresses: internal.next_hop_addresses.clone(),
-        exit: Exit::internal(
-            &plan.config,
-            &access(plan)?.limits,
-            Arc::clone(&plan.tls.next_hop),
-        ),
-        dns,
+        config: Arc::clone(&plan.current),
+        exit: Exit::internal(&plan.config, limits, Arc::clone(&plan.tls.next_hop)),
+        dns: SipResolver::new(plan.names.internal.clone()).context("dns.internal")?,
     })
 }
 

@@ -3,8 +3,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use edge_common::config::{AccessLimits, Config};
-use edge_common::host_name::{HostName, NamePattern};
+use arc_swap::ArcSwap;
+use edge_common::config::{AccessLimits, Config, Internal};
+use edge_common::host_name::HostName;
 use edge_common::limit::{HashKey, Rate};
 use edge_common::net::accept::{self, Door, Gate, GateLimits, Security};
 use edge_common::net::bind::{Bind, BindError, TcpOptions};
@@ -63,39 +64,6 @@ pub struct Listening {
     door: Door,
 }
 
-/// Who may speak from inside.
-#[derive(Clone, Debug)]
-pub struct Trusted {
-    next_hop: Option<HostName>,
-    patterns: Vec<NamePattern>,
-}
-
-impl Trusted {
-    /// The next hop and the trusted servers.
-    #[must_use]
-    pub fn of(config: &Config) -> Self {
-        Self {
-            next_hop: config
-                .internal
-                .next_hop
-                .as_ref()
-                .map(|hop| hop.host.clone()),
-            patterns: config.internal.trusted_servers.clone(),
-        }
-    }
-
-    /// The proven name that lets the far end speak.
-    fn name(&self, stream: &Stream) -> Option<HostName> {
-        let (names, _) = identity(stream)?;
-        if let Some(next_hop) = &self.next_hop
-            && names.proves_host(next_hop)
-        {
-            return Some(next_hop.clone());
-        }
-        names.first_allowed(&self.patterns).cloned()
-    }
-}
-
 /// Binds every socket, for `cores` cores; they are served when all of them are there.
 pub fn bind(
     config: &Config,
@@ -136,7 +104,7 @@ pub fn bind(
 }
 
 /// Serves one socket until the core drains.
-pub async fn serve(core: Core, listening: Listening, trusted: Arc<Trusted>) {
+pub async fn serve(core: Core, listening: Listening, config: Arc<ArcSwap<Config>>) {
     let entrance = listening.entrance;
     let context = core.context().clone();
     let core = Rc::new(core);
@@ -146,8 +114,8 @@ pub async fn serve(core: Core, listening: Listening, trusted: Arc<Trusted>) {
         listening.gate,
         listening.door,
         move |stream| {
-            let (core, trusted) = (Rc::clone(&core), Arc::clone(&trusted));
-            async move { welcome(&core, stream, entrance, &trusted).await }
+            let (core, config) = (Rc::clone(&core), Arc::clone(&config));
+            async move { welcome(&core, stream, entrance, &config).await }
         },
     )
     .await;
@@ -156,7 +124,7 @@ pub async fn serve(core: Core, listening: Listening, trusted: Arc<Trusted>) {
     }
 }
 
-async fn welcome(core: &Core, stream: Stream, entrance: Entrance, trusted: &Trusted) {
+async fn welcome(core: &Core, stream: Stream, entrance: Entrance, config: &ArcSwap<Config>) {
     let peer = match entrance {
         Entrance::Client => Some(Peer::Client(Standing::Newcomer {
             requests: 0,
@@ -165,7 +133,9 @@ async fn welcome(core: &Core, stream: Stream, entrance: Entrance, trusted: &Trus
         Entrance::Federation => identity(&stream).map(|(names, fingerprint)| {
             Peer::Partner(Partner::new(Arc::new(names), fingerprint, None))
         }),
-        Entrance::Internal => trusted.name(&stream).map(|name| Peer::Inside { name }),
+        Entrance::Internal => {
+            trusted_name(&stream, &config.load().internal).map(|name| Peer::Inside { name })
+        }
     };
     let Some(peer) = peer else {
         core.observer().peer_refused(entrance.label());
@@ -174,6 +144,16 @@ async fn welcome(core: &Core, stream: Stream, entrance: Entrance, trusted: &Trus
         return;
     };
     core.serve(stream, peer, Opener::Remote, |_| {}).await;
+}
+
+/// The proven name that lets a server speak from inside: that of the next hop or of a trusted server.
+fn trusted_name(stream: &Stream, inside: &Internal) -> Option<HostName> {
+    let (names, _) = identity(stream)?;
+    let next_hop = inside.next_hop.as_ref().map(|hop| &hop.host);
+    next_hop
+        .filter(|host| names.proves_host(host))
+        .or_else(|| names.first_allowed(&inside.trusted_servers))
+        .cloned()
 }
 
 fn gate_limits(entrance: Entrance, limits: &AccessLimits) -> GateLimits {

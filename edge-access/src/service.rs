@@ -51,7 +51,7 @@ impl Service for AccessEdge {
         let (cores, reloader) = daemon.into_parts();
         Ok(Running {
             cores,
-            reload: Box::new(move |config| Ok(reloader.reload(&config)?)),
+            reload: Box::new(move |config| Ok(reloader.reload(config)?)),
             commands: Commands::default(),
         })
     }

@@ -274,14 +274,14 @@ fn a_reload_changes_the_rules_for_connections_that_stand() {
     either(&mut next_hops);
     let mut config = edge.config.clone();
     config.access.as_mut().expect("configured").remote_users = false;
-    edge.reloader.reload(&config).expect("reloaded");
+    edge.reloader.reload(config.clone()).expect("reloaded");
     std::thread::sleep(Duration::from_millis(100));
     client.send(register("bob"));
     assert_eq!(status(&client.receive()), "403 Forbidden");
     // What cannot be used changes nothing.
     config.internal.ca = "/nowhere".into();
     config.access.as_mut().expect("configured").remote_users = true;
-    assert!(edge.reloader.reload(&config).is_err());
+    assert!(edge.reloader.reload(config).is_err());
     client.send(register("bob"));
     assert_eq!(status(&client.receive()), "403 Forbidden");
 }

@@ -4,4 +4,5 @@ mod client;
 mod dialog;
 mod federation;
 mod malformed;
+mod property;
 mod world;

@@ -169,15 +169,22 @@ impl Index {
 }
 
 /// The end of the line that starts at `at`, without its CRLF.
+///
+/// A NUL may stand escaped in a quoted string (RFC 4475 §3.1.1.2) and nowhere else.
 fn line_end(bytes: &[u8], at: usize) -> Result<usize, ParseError> {
-    let found = memchr::memchr3(b'\r', b'\n', 0, &bytes[at..]).ok_or(ParseError::HeadIncomplete)?;
-    let end = at + found;
-    match (bytes[end], bytes.get(end + 1)) {
-        (b'\r', Some(b'\n')) => Ok(end),
-        (b'\r', Some(_)) => Err(ParseError::BareCarriageReturn),
-        (b'\r', None) => Err(ParseError::HeadIncomplete),
-        (b'\n', _) => Err(ParseError::BareLineFeed),
-        (_, _) => Err(ParseError::Nul),
+    let mut from = at;
+    loop {
+        let found =
+            memchr::memchr3(b'\r', b'\n', 0, &bytes[from..]).ok_or(ParseError::HeadIncomplete)?;
+        let end = from + found;
+        match (bytes[end], bytes.get(end + 1)) {
+            (b'\r', Some(b'\n')) => return Ok(end),
+            (b'\r', Some(_)) => return Err(ParseError::BareCarriageReturn),
+            (b'\r', None) => return Err(ParseError::HeadIncomplete),
+            (b'\n', _) => return Err(ParseError::BareLineFeed),
+            (_, _) if end > at && bytes[end - 1] == b'\\' => from = end + 1,
+            (_, _) => return Err(ParseError::Nul),
+        }
     }
 }
 
@@ -241,6 +248,12 @@ mod tests {
             let text = String::from_utf8_lossy(bytes);
             assert_eq!(Index::new(9).read(bytes), Err(error), "{text:?}");
         }
+    }
+
+    #[test]
+    fn an_escaped_nul_is_data() {
+        let head = b"BYE sip:a SIP/2.0\r\nTo: \"\\\0\\\x7f\" <sip:a>\r\n\r\n";
+        assert_eq!(Index::new(9).read(head), Ok(()));
     }
 
     #[test]

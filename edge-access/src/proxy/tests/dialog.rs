@@ -1,6 +1,6 @@
 //! Requests towards clients and inside dialogs: the token in Path and Record-Route leads the way.
 
-use super::world::{World, request, response, status, values};
+use super::world::{World, request, response, settings, status, values};
 use crate::proxy::token::FlowKey;
 use crate::proxy::{Event, refusal::Refusal, token::Realm};
 
@@ -233,6 +233,58 @@ fn a_client_that_is_gone_is_reported_at_once_on_either_core() {
     // The slot is used again: the old token does not lead to the new client.
     let newcomer = world.client(0);
     assert_eq!(newcomer.slot, here.slot);
+}
+
+#[test]
+fn a_restart_costs_clients_their_connections_and_partners_nothing() {
+    let mut before = World::new();
+    let (director, client) = (before.next_hop(0), before.client(0));
+    let path = path_of(&mut before, director, client);
+    let partner = before.partner(0, "sip.fabrikam.test", None);
+    let uri = "sip:bob@contoso.test";
+    before.receive(
+        partner,
+        request(
+            "INVITE",
+            uri,
+            "carol@fabrikam.test",
+            "bob@contoso.test",
+            &[],
+        ),
+    );
+    let inside = before.sent(director).expect("forwarded");
+
+    // The same array secret, another run: the slot of the client is in use again, by somebody else.
+    let mut after = World::with(crate::proxy::settings::Settings {
+        epoch: 8,
+        ..settings()
+    });
+    let (director, other) = (after.next_hop(0), after.client(0));
+    assert_eq!(other, client);
+    after.receive(director, invite(&path));
+    assert_eq!(status(after.sent(director)), "430 Flow Failed");
+    assert_eq!(after.sent(other), None);
+
+    let route = format!("Route: {}", values(&inside, "Record-Route").join(", "));
+    after.receive(
+        director,
+        request(
+            "BYE",
+            "sip:carol@172.16.0.9",
+            "bob@contoso.test",
+            "carol@fabrikam.test",
+            &[&route],
+        ),
+    );
+    let partner = after.partner(0, "sip.fabrikam.test", Some("sip.fabrikam.test:5061"));
+    assert!(after.sent(partner).expect("forwarded").starts_with("BYE "));
+    // An answer to a request of the earlier run finds the Director by its name.
+    after.receive(director, response(&inside, "200 OK", &[]));
+    assert_eq!(
+        after.sent(director),
+        None,
+        "the partner's old connection is gone"
+    );
 }
 
 #[test]
