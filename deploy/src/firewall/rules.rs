@@ -611,3 +611,123 @@ const MULTICAST_REPORTS: &[&str] = &[
     "mld-listener-done",
     "mld2-listener-report",
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use edge_common::config::RelayMode;
+
+    use super::*;
+    use crate::fixture;
+
+    fn names(config: &Config) -> BTreeSet<String> {
+        let rules = ruleset(config, Users::default()).rules;
+        rules.into_iter().map(|rule| rule.name).collect()
+    }
+
+    #[test]
+    fn names_are_unique_and_every_opening_has_its_rules() {
+        let config = fixture::single();
+        let rules = ruleset(&config, Users { webconf: Some(1) }).rules;
+        let names: BTreeSet<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();
+        assert_eq!(names.len(), rules.len());
+        for open in ports::openings(&config) {
+            assert!(
+                names.contains(format!("{}/ip4", open.row.id).as_str()),
+                "{}",
+                open.row.id
+            );
+        }
+    }
+
+    #[test]
+    fn what_lets_a_flow_in_names_interface_and_address() {
+        let ruleset = ruleset(&fixture::single(), Users::default());
+        let general = [
+            "in/lo",
+            "in/established",
+            "in/icmp",
+            "in/icmp6",
+            "in/neighbours",
+            "in/multicast-query",
+            "in/echo",
+            "in/echo6",
+        ];
+        for rule in ruleset
+            .of(Chain::Input)
+            .filter(|rule| rule.action == Action::Accept)
+        {
+            if general.contains(&rule.name.as_str()) {
+                continue;
+            }
+            let has = |wanted: fn(&Match) -> bool| rule.matches.iter().any(wanted);
+            assert!(has(|one| matches!(one, Match::From(_))), "{}", rule.name);
+            assert!(
+                has(|one| matches!(one, Match::Address(AddressField::Destination, _))),
+                "{}",
+                rule.name
+            );
+            assert!(
+                has(|one| matches!(one, Match::Port(_, PortField::Destination, _))),
+                "{}",
+                rule.name
+            );
+        }
+    }
+
+    #[test]
+    fn the_relay_mode_decides_which_relay_ports_are_open() {
+        let mut config = fixture::single();
+        let mut relays = |mode| {
+            config.av.as_mut().unwrap().relay_mode = mode;
+            names(&config)
+                .into_iter()
+                .filter(|name| {
+                    name.contains("/relay-")
+                        && name.ends_with("/ip4")
+                        && !name.contains("untracked")
+                })
+                .map(|name| name.replace("av/ext/relay-", "").replace("/ip4", ""))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(relays(RelayMode::Open), ["tcp-out", "udp-in", "udp-out"]);
+        assert_eq!(
+            relays(RelayMode::PreR2),
+            ["tcp-in", "tcp-out", "udp-in", "udp-out"]
+        );
+        assert_eq!(relays(RelayMode::TcpOut), ["tcp-out"]);
+        assert_eq!(relays(RelayMode::Closed), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_service_that_does_not_run_here_opens_nothing() {
+        let mut config = fixture::single();
+        config.webconf = None;
+        config.av = None;
+        let names = names(&config);
+        assert!(
+            !names
+                .iter()
+                .any(|name| name.starts_with("webconf/") || name.starts_with("av/")),
+            "{names:?}"
+        );
+        assert!(names.contains("access/ext/client/ip4"));
+    }
+
+    #[test]
+    fn only_media_is_untracked() {
+        let ruleset = ruleset(&fixture::single(), Users::default());
+        for rule in ruleset
+            .rules
+            .iter()
+            .filter(|rule| rule.action == Action::Notrack)
+        {
+            let is_udp = rule
+                .matches
+                .iter()
+                .any(|one| matches!(one, Match::Port(Transport::Udp, ..)));
+            assert!(is_udp && rule.name.starts_with("av/"), "{}", rule.name);
+        }
+    }
+}

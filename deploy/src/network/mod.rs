@@ -265,22 +265,29 @@ fn setting(family: &str, interface: &str, key: &str) -> String {
 /// The longest run of ports for outgoing connections that holds no relay port: a DNS query must not sit on a
 /// port that the relay believes to be its own.
 fn ephemeral_ports(config: &Config) -> PortRange {
-    let taken = config.av.as_ref().map(|av| av.relay_ports);
-    let below =
-        taken.and_then(|relay| PortRange::new(EPHEMERAL_FIRST, relay.first().saturating_sub(1)));
-    let above = taken.and_then(|relay| {
-        PortRange::new(relay.last().checked_add(1)?.max(EPHEMERAL_FIRST), u16::MAX)
-    });
-    [below, above]
-        .into_iter()
-        .flatten()
-        .max_by_key(|range| range.count())
-        .or_else(|| PortRange::new(EPHEMERAL_FIRST, u16::MAX))
-        .unwrap_or(PortRange::ANY)
+    let everything = PortRange::new(EPHEMERAL_FIRST, u16::MAX).unwrap_or(PortRange::ANY);
+    let Some(relay) = config.av.as_ref().map(|av| av.relay_ports) else {
+        return everything;
+    };
+    let above = relay.last().checked_add(1);
+    [
+        PortRange::new(EPHEMERAL_FIRST, relay.first().saturating_sub(1)),
+        above.and_then(|first| PortRange::new(first.max(EPHEMERAL_FIRST), u16::MAX)),
+        // Only a relay range that takes all the rest leads here.
+        PortRange::new(EPHEMERAL_FIRST_AT_NEED, EPHEMERAL_FIRST - 1),
+    ]
+    .into_iter()
+    .flatten()
+    .filter(|range| !range.overlaps(relay))
+    .max_by_key(|range| range.count())
+    .unwrap_or(everything)
 }
 
-/// Above the services' own ports.
+/// Well above the services' own ports.
 const EPHEMERAL_FIRST: u16 = 20_000;
+
+/// Just above them.
+const EPHEMERAL_FIRST_AT_NEED: u16 = 10_000;
 
 const EXTERNAL_TABLE: u32 = 1001;
 const INTERNAL_TABLE: u32 = 1002;
@@ -303,3 +310,56 @@ const PER_INTERFACE: [(&str, &str, &str); 10] = [
     ("ipv6", "accept_redirects", "0"),
     ("ipv6", "accept_source_route", "0"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    fn ephemeral(relay: &str) -> String {
+        let mut config = fixture::single();
+        config.av.as_mut().unwrap().relay_ports = relay.parse().unwrap();
+        ephemeral_ports(&config).to_string()
+    }
+
+    #[test]
+    fn outgoing_connections_never_sit_on_a_relay_port() {
+        assert_eq!(ephemeral("50000-59999"), "20000-49999");
+        assert_eq!(ephemeral("20000-29999"), "30000-65535");
+        assert_eq!(ephemeral("15000-65535"), "20000-65535", "nothing is left");
+        assert_eq!(ephemeral("20000-65535"), "10000-19999");
+        let mut config = fixture::single();
+        config.av = None;
+        assert_eq!(ephemeral_ports(&config).to_string(), "20000-65535");
+    }
+
+    #[test]
+    fn outside_addresses_never_reach_the_inside_nor_inside_addresses_the_outside() {
+        let network = network(&fixture::single());
+        let prohibited = |side: Side| {
+            let routes = network.links[side].routes.iter();
+            let prohibited =
+                routes.filter(|route| route.way == Way::Prohibit && route.table == Table::Own);
+            prohibited
+                .map(|route| route.destination.to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(prohibited(Side::External), ["10.10.0.0/16"]);
+        assert_eq!(prohibited(Side::Internal), ["0.0.0.0/0"]);
+    }
+
+    #[test]
+    fn an_interface_with_a_dot_keeps_its_name_in_sysctl_keys() {
+        let mut config = fixture::single();
+        config.external.interface = "bond0.7".into();
+        let keys: Vec<String> = network(&config)
+            .sysctls
+            .into_iter()
+            .map(|(key, _)| key)
+            .collect();
+        assert!(
+            keys.contains(&"net/ipv4/conf/bond0.7/rp_filter".to_owned()),
+            "{keys:?}"
+        );
+    }
+}
