@@ -115,6 +115,8 @@ pub struct Changes {
 
 impl Changes {
     /// Puts what `new` says in force for all that comes from now on; allocations stay as they are.
+    ///
+    /// Limits of one allocation change at once. Those that all cores share have tables of their size and stay.
     pub fn apply(&self, new: Parts) -> Result<(), NeedsRestart> {
         let old = &self.common.parts;
         let same = |what, same: bool| {
@@ -124,18 +126,21 @@ impl Changes {
                 Err(NeedsRestart(what))
             }
         };
+        let range = |parts: &Parts| (parts.shared.ports.v4.first(), parts.shared.ports.v4.len());
         same(
             "a listener's address",
             old.binds == new.binds && old.settings.listeners == new.settings.listeners,
         )?;
-        same(
-            "the range of relay ports",
-            old.shared.ports.v4.len() == new.shared.ports.v4.len(),
-        )?;
+        same("the range of relay ports", range(old) == range(&new))?;
         same(
             "whether TURN is offered over TLS",
             old.tls.is_some() == new.tls.is_some(),
         )?;
+        if old.settings.limits != new.settings.limits {
+            tracing::warn!(
+                "limits of allocations, users, sources and connections change with the next start"
+            );
+        }
         if let (Some(old), Some(new)) = (&old.tls, &new.tls) {
             old.store(new.load_full());
         }

@@ -4,11 +4,12 @@
     reason = "all of this file is tests"
 )]
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use edge_av::parts::{Changes, Parts, shared};
 use edge_av::stun::attribute::{kind, read_xor_address};
 use edge_av::stun::fields::Fields;
@@ -21,6 +22,7 @@ use edge_av::turn::authority::{Authority, Denied, Verified};
 use edge_av::turn::five_tuple::{Listener, Transport};
 use edge_av::turn::peer_policy::PeerPolicy;
 use edge_av::turn::quota::UserId;
+use edge_common::cert::tls::{self, ArrayTickets, Store};
 use edge_common::config::{AvLimits, Config, Lab, check};
 use edge_common::net::bind::Bind;
 use edge_common::net::core_runtime::Cores;
@@ -30,6 +32,8 @@ use edge_common::run;
 use edge_common::secret::{ArraySecret, Secrets};
 use edge_common::side::Side;
 use edge_common::time::Now;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 const REALM: &str = "contoso.test";
 const CONFIG: &str = include_str!("relay.toml");
@@ -39,6 +43,8 @@ struct Relay {
     udp: SocketAddr,
     tcp: SocketAddr,
     metrics: Metrics,
+    /// Of TURN over TLS.
+    certificate: CertificateDer<'static>,
     cores: Option<Cores>,
     _changes: Changes,
 }
@@ -83,13 +89,24 @@ impl Relay {
             tcp.parse().expect("an address"),
         );
         let metrics = Metrics::new("av");
-        let (cores, changes) = parts(&config, udp, tcp)
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let names =
+            rcgen::CertificateParams::new(vec!["av.contoso.test".to_owned()]).expect("a name");
+        let certificate = names
+            .self_signed(&key)
+            .expect("a certificate")
+            .der()
+            .clone();
+        let key: PrivateKeyDer<'_> = key.serialize_der().try_into().expect("PKCS #8");
+        let store = Store::of(vec![certificate.clone()], &key).expect("a pair");
+        let (cores, changes) = parts(&config, udp, tcp, store)
             .start(&metrics, run::now())
             .expect("loopback has these ports");
         Self {
             udp,
             tcp,
             metrics,
+            certificate,
             cores: Some(cores),
             _changes: changes,
         }
@@ -105,14 +122,26 @@ impl Relay {
 
     /// Waits until a count is there: the relay counts a datagram after the kernel has taken it.
     fn reaches(&self, line: &str, count: u64) {
-        for _ in 0..200 {
-            if self.count(line) >= count {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait_until(|| self.count(line) >= count);
         assert_eq!(self.count(line), count, "{line}");
     }
+}
+
+fn wait_until(done: impl Fn() -> bool) {
+    for _ in 0..500 {
+        if done() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("it never comes to that");
+}
+
+fn connect(relay: &Relay) -> TcpStream {
+    let stream = TcpStream::connect(relay.tcp).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_nodelay(true).expect("no delay");
+    stream
 }
 
 fn peer() -> UdpSocket {
@@ -130,7 +159,7 @@ impl Drop for Relay {
     }
 }
 
-fn parts(config: &Config, udp: SocketAddr, tcp: SocketAddr) -> Parts {
+fn parts(config: &Config, udp: SocketAddr, tcp: SocketAddr, store: Arc<Store>) -> Parts {
     let av = config.av.as_ref().expect("it has an A/V Edge");
     let limits = AvLimits {
         stranger_answers_per_second: 1000,
@@ -158,7 +187,10 @@ fn parts(config: &Config, udp: SocketAddr, tcp: SocketAddr) -> Parts {
         ),
         binds: vec![Bind::to(udp), Bind::to(tcp)],
         relay_interface: None,
-        tls: None,
+        tls: Some(Arc::new(ArcSwap::new(tls::client_listener(
+            store,
+            ArrayTickets::new(&secrets, tls::system_clock()),
+        )))),
         mras: None,
         balancers: Vec::new(),
         tcp_connections: 100,
@@ -170,12 +202,17 @@ fn parts(config: &Config, udp: SocketAddr, tcp: SocketAddr) -> Parts {
 /// How a client reaches the relay.
 enum Link {
     Udp(UdpSocket),
-    Tcp {
-        stream: TcpStream,
+    Stream {
+        stream: Box<dyn ReadWrite>,
         framer: Framer,
         pending: Vec<u8>,
     },
 }
+
+/// TCP, or TLS over it.
+trait ReadWrite: Read + Write {}
+
+impl<T: Read + Write> ReadWrite for T {}
 
 struct Client {
     link: Link,
@@ -197,13 +234,30 @@ impl Client {
     }
 
     fn tcp(relay: &Relay, username: &str) -> Self {
-        let stream = TcpStream::connect(relay.tcp).expect("it listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        stream.set_nodelay(true).expect("no delay");
+        Self::over(Box::new(connect(relay)), username)
+    }
+
+    fn tls(relay: &Relay, username: &str) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add(relay.certificate.clone()).expect("a certificate");
+        let config = ClientConfig::builder_with_provider(tls::provider())
+            .with_safe_default_protocol_versions()
+            .expect("aws-lc-rs has suites")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = "av.contoso.test".try_into().expect("a name");
+        let session = ClientConnection::new(Arc::new(config), name).expect("a session");
+        Self::over(
+            Box::new(StreamOwned::new(session, connect(relay))),
+            username,
+        )
+    }
+
+    fn over(stream: Box<dyn ReadWrite>, username: &str) -> Self {
         let mut framer = Framer::new();
         framer.trust();
         Self::new(
-            Link::Tcp {
+            Link::Stream {
                 stream,
                 framer,
                 pending: Vec::new(),
@@ -230,7 +284,7 @@ impl Client {
         match &mut self.link {
             Link::Udp(socket) => assert_eq!(socket.send(bytes).expect("sent"), bytes.len()),
             // In two pieces, so that frames are cut somewhere.
-            Link::Tcp { stream, .. } => {
+            Link::Stream { stream, .. } => {
                 let (head, tail) = bytes.split_at(bytes.len() / 2);
                 stream
                     .write_all(head)
@@ -248,7 +302,7 @@ impl Client {
                 let len = socket.recv(&mut bytes).expect("something comes in time");
                 bytes[..len].to_vec()
             }
-            Link::Tcp {
+            Link::Stream {
                 stream,
                 framer,
                 pending,
@@ -342,7 +396,7 @@ impl Client {
         let mut bytes = number.to_be_bytes().to_vec();
         bytes.extend((payload.len() as u16).to_be_bytes());
         bytes.extend(payload);
-        if matches!(self.link, Link::Tcp { .. }) {
+        if matches!(self.link, Link::Stream { .. }) {
             bytes.resize(bytes.len().next_multiple_of(4), 0);
         }
         self.send(&bytes);
@@ -383,11 +437,11 @@ fn clients_of_two_cores_hear_each_other() {
             assert_eq!(hub.receive_channel(number), payload);
         }
     }
-    let (one, two) = (
-        relay.count("edge_av_hairpins_total{cores=\"one\"}"),
-        relay.count("edge_av_hairpins_total{cores=\"two\"}"),
-    );
-    assert_eq!(one + two, 11 * 20 * 2);
+    let hairpins =
+        |cores: &str| relay.count(&format!("edge_av_hairpins_total{{cores=\"{cores}\"}}"));
+    let total = 11 * 20 * 2;
+    wait_until(|| hairpins("one") + hairpins("two") == total);
+    let two = hairpins("two");
     assert!(two > 0, "nobody was on the other core");
     assert_eq!(
         relay.count("edge_av_datagrams_total{port=\"relay\",side=\"external\",direction=\"out\"}"),
@@ -431,8 +485,19 @@ fn the_counters_say_what_the_sockets_saw() {
 #[test]
 fn a_client_over_tcp_is_relayed_like_any_other() {
     let relay = Relay::start(3);
+    let client = Client::tcp(&relay, "ann");
+    over_a_stream(&relay, client);
+}
+
+#[test]
+fn a_client_over_tls_is_relayed_on_the_same_port() {
+    let relay = Relay::start(6);
+    let client = Client::tls(&relay, "ann");
+    over_a_stream(&relay, client);
+}
+
+fn over_a_stream(relay: &Relay, mut client: Client) {
     let peer = peer();
-    let mut client = Client::tcp(&relay, "ann");
     let relayed = client.allocate();
     client.bind(0x4001, peer.local_addr().expect("bound"));
     let mut bytes = [0; 2048];
@@ -454,7 +519,7 @@ fn a_client_over_tcp_is_relayed_like_any_other() {
 fn what_is_not_turn_is_closed_and_counted_by_its_name() {
     let relay = Relay::start(4);
     let cases: [(&[u8], &str); 3] = [
-        (&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xFC, 3, 3], "tls"),
+        (&[0x16, 3, 1, 0, 4, 1, 0, 1, 0xFC, 3, 3], "tls"),
         (&[2, 0, 0, 3], "ms_framing"),
         (b"\x80\x01SSH-2.0", "unknown_protocol"),
     ];
@@ -462,8 +527,13 @@ fn what_is_not_turn_is_closed_and_counted_by_its_name() {
         let mut stream = TcpStream::connect(relay.tcp).expect("it listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.write_all(bytes).expect("sent");
-        let closed = matches!(stream.read(&mut [0; 16]), Ok(0) | Err(_));
-        assert!(closed, "{reason}");
+        // A TLS alert may come first; then the end, or a reset.
+        let mut told = Vec::new();
+        let ended = stream.read_to_end(&mut told);
+        assert!(
+            ended.is_ok() || ended.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset),
+            "{reason}"
+        );
         relay.reaches(
             &format!("edge_av_connections_ended_total{{reason=\"{reason}\"}}"),
             1,

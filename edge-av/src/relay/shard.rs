@@ -72,10 +72,19 @@ struct Wires {
     server: Server,
     sockets: Sockets,
     registrar: Registrar,
-    connections: HashMap<FiveTuple, Stream>,
+    connections: HashMap<FiveTuple, Connection>,
+    next_connection: u64,
     crossings: Crossings,
     interface: Option<String>,
     figures: Figures,
+}
+
+/// A client's connection. The number tells it from a later one of the same addresses, whose accept may be seen before the
+/// end of this one.
+#[derive(Debug)]
+struct Connection {
+    number: u64,
+    stream: Stream,
 }
 
 /// A packet that is ready to leave.
@@ -99,13 +108,13 @@ impl Shard {
         for (id, socket) in sockets.listeners() {
             registrar.add(socket, SocketId::Listener(id))?;
         }
-        let connections = HashMap::new();
         Ok(Self {
             wires: Wires {
                 server,
                 sockets,
                 registrar,
-                connections,
+                connections: HashMap::new(),
+                next_connection: 0,
                 crossings,
                 interface,
                 figures,
@@ -210,14 +219,35 @@ impl Shard {
         }
     }
 
-    /// A client's connection is there.
-    pub fn connect(&mut self, from: FiveTuple, stream: Stream) {
-        self.wires.connections.insert(from, stream);
+    /// A client's connection is there; gives the number to end it by.
+    pub fn connect(&mut self, now: Now, from: FiveTuple, stream: Stream) -> u64 {
+        self.wires.next_connection += 1;
+        let number = self.wires.next_connection;
+        if self
+            .wires
+            .connections
+            .insert(from, Connection { number, stream })
+            .is_some()
+        {
+            self.forget(now, from);
+        }
+        number
     }
 
     /// A client's connection has ended.
-    pub fn disconnect(&mut self, now: Now, from: FiveTuple) {
-        self.wires.connections.remove(&from);
+    pub fn disconnect(&mut self, now: Now, from: FiveTuple, number: u64) {
+        if self
+            .wires
+            .connections
+            .get(&from)
+            .is_some_and(|connection| connection.number == number)
+        {
+            self.wires.connections.remove(&from);
+            self.forget(now, from);
+        }
+    }
+
+    fn forget(&mut self, now: Now, from: FiveTuple) {
         self.wires.server.handle_disconnect(now, from);
         self.wires.perform(now);
     }
@@ -369,7 +399,7 @@ impl Wires {
         let queued = self
             .connections
             .get(&to)
-            .is_some_and(|stream| stream.queue_media(frame).is_ok());
+            .is_some_and(|connection| connection.stream.queue_media(frame).is_ok());
         if !queued {
             self.figures.drop(Reason::QueueFull);
         }
@@ -413,7 +443,7 @@ impl Wires {
         let queued = self
             .connections
             .get(&to)
-            .is_some_and(|stream| stream.queue(bytes).is_ok());
+            .is_some_and(|connection| connection.stream.queue(bytes).is_ok());
         if !queued {
             self.figures.drop(Reason::QueueFull);
         }
@@ -432,7 +462,7 @@ impl Wires {
             Err(error) => Err(error.to_string()),
         };
         if let Err(error) = &opened {
-            tracing::warn!(%local, %error, "a relayed socket could not be opened");
+            tracing::debug!(%local, %error, "a relayed socket could not be opened");
             drop(self.sockets.close(relayed));
         }
         self.server.handle_opened(now, relayed, opened.is_ok());

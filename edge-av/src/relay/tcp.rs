@@ -38,11 +38,11 @@ pub async fn serve(
         shard.borrow().stream_ended(error);
         return stream.abort();
     }
-    shard.borrow_mut().connect(from, stream.clone());
+    let number = shard.borrow_mut().connect(run::now(), from, stream.clone());
     if let Err(error) = read_frames(&shard, from, &stream).await {
         shard.borrow().stream_ended(error);
     }
-    shard.borrow_mut().disconnect(run::now(), from);
+    shard.borrow_mut().disconnect(run::now(), from, number);
     stream.close();
 }
 

@@ -159,3 +159,142 @@ impl PeerPolicy {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy() -> PeerPolicy {
+        let net = |text: &str| text.parse().expect("a network");
+        PeerPolicy {
+            relays: FamilyPair {
+                v4: Some(ip("198.51.100.12")),
+                v6: Some(ip("2001:db8:100::10")),
+            },
+            public: None,
+            ours: [
+                "198.51.100.12/32",
+                "198.51.100.10/32",
+                "10.10.0.10/32",
+                "10.10.0.0/16",
+                "44.0.0.0/8",
+                "2001:db8:100::10/128",
+            ]
+            .map(net)
+            .to_vec(),
+            allowed: ["203.0.113.0/24", "192.168.7.0/24", "198.51.100.0/24"]
+                .map(net)
+                .to_vec(),
+            udp_leaves: true,
+        }
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn every_form_of_an_inside_address_is_refused() {
+        let hidden = [
+            "10.10.3.4",
+            "::ffff:10.10.3.4",
+            "::10.10.3.4",
+            "::ffff:0:10.10.3.4",
+            "64:ff9b::10.10.3.4",
+            "64:ff9b:1:a0a:3:400::",
+            "2002:a0a:304::1",
+            "2001:0:4136:e378:8000:63bf:f5f5:fcfb",
+            "2001:db8::5efe:10.10.3.4",
+        ];
+        for address in hidden {
+            assert!(
+                matches!(policy().judge(ip(address)), Leg::Refused(_)),
+                "{address}"
+            );
+        }
+        assert_eq!(
+            policy().judge(ip("10.10.3.4")),
+            Leg::Refused(Forbidden::Internal)
+        );
+        // Inside is inside, whatever the registry says of the range.
+        assert_eq!(
+            policy().judge(ip("44.1.2.3")),
+            Leg::Refused(Forbidden::Internal)
+        );
+    }
+
+    #[test]
+    fn own_addresses_are_refused_but_for_those_that_relay() {
+        assert_eq!(policy().judge(ip("198.51.100.12")), Leg::Hairpin);
+        assert_eq!(policy().judge(ip("2001:db8:100::10")), Leg::Hairpin);
+        // The list of what is allowed names its range, and does not reach our own host.
+        assert_eq!(
+            policy().judge(ip("198.51.100.10")),
+            Leg::Refused(Forbidden::Own)
+        );
+        assert!(matches!(
+            policy().judge(ip("::ffff:198.51.100.12")),
+            Leg::Refused(_)
+        ));
+    }
+
+    #[test]
+    fn special_purpose_ranges_need_permission_and_the_internet_does_not() {
+        for address in [
+            "192.168.8.1",
+            "127.0.0.1",
+            "0.0.0.0",
+            "169.254.169.254",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::1",
+            "::",
+            "fe80::1",
+            "ff02::1",
+        ] {
+            assert_eq!(
+                policy().judge(ip(address)),
+                Leg::Refused(Forbidden::SpecialPurpose),
+                "{address}"
+            );
+        }
+        for address in ["192.168.7.1", "203.0.113.9", "9.9.9.9", "2620:fe::fe"] {
+            assert_eq!(policy().judge(ip(address)), Leg::Outside, "{address}");
+        }
+        let closed = PeerPolicy {
+            udp_leaves: false,
+            ..policy()
+        };
+        assert_eq!(
+            closed.judge(ip("9.9.9.9")),
+            Leg::Refused(Forbidden::RelayMode)
+        );
+        assert_eq!(closed.judge(ip("198.51.100.12")), Leg::Hairpin);
+    }
+
+    #[test]
+    fn the_public_address_and_the_local_one_are_one_host() {
+        let policy = PeerPolicy {
+            public: Some(ip("192.0.2.77")),
+            ..policy()
+        };
+        let (local, public): (SocketAddr, SocketAddr) = (
+            "198.51.100.12:50000".parse().expect("an address"),
+            "192.0.2.77:50000".parse().expect("an address"),
+        );
+        assert_eq!(
+            (policy.inward(public), policy.outward(local)),
+            (local, public)
+        );
+        assert_eq!(
+            (policy.inward(local), policy.outward(public)),
+            (local, public)
+        );
+        let six: SocketAddr = "[2001:db8:100::10]:50000".parse().expect("an address");
+        assert_eq!(
+            (policy.inward(six), policy.outward(six)),
+            (six, six),
+            "the NAT is for IPv4"
+        );
+    }
+}

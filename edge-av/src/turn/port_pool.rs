@@ -119,6 +119,12 @@ impl PortPool {
         (index < self.count).then_some(index)
     }
 
+    /// The first port of the range.
+    #[must_use]
+    pub const fn first(&self) -> u16 {
+        self.first
+    }
+
     /// Ports in the range.
     #[must_use]
     pub const fn len(&self) -> usize {
