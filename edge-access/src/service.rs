@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use edge_common::config::{Config, Finding};
+use edge_common::config::{AtStart, Config, Finding};
 use edge_common::net::bind::Bind;
 use edge_common::observe::admin::{Changers, Commands};
 use edge_common::observe::http::Audience;
@@ -47,11 +47,19 @@ impl Service for AccessEdge {
 
     async fn start(config: Config, shared: &Shared) -> Result<Running<Config>, Fault> {
         let names = Names::of(&config);
+        let at_start = AtStart::of(&config, Owner::Access);
         let daemon = Daemon::start(Arc::new(config), names, shared)?;
         let (cores, reloader) = daemon.into_parts();
         Ok(Running {
             cores,
-            reload: Box::new(move |config| Ok(reloader.reload(config)?)),
+            reload: Box::new(move |config| {
+                let later = AtStart::of(&config, Owner::Access);
+                reloader.reload(config)?;
+                for what in at_start.changed(&later) {
+                    tracing::warn!(what, "takes effect when the daemon starts again");
+                }
+                Ok(())
+            }),
             commands: Commands::default(),
         })
     }

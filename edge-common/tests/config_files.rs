@@ -1,11 +1,11 @@
-//! Loading, reloading and the files that a configuration names.
+//! Loading, and the files that a configuration names.
 #![cfg(feature = "io")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use edge_common::config::reload::{self, Live};
+use edge_common::config::reload;
 use edge_common::config::{Config, Content, files, rule};
 use tempfile::TempDir;
 
@@ -122,10 +122,10 @@ fn every_fault_of_a_named_file_is_told_at_its_key() {
 }
 
 #[test]
-fn a_bad_file_keeps_the_old_configuration() {
+fn a_file_is_loaded_as_a_whole_or_not_at_all() {
     let host = Host::new();
     let path = host.path("edge.toml");
-    let (live, warnings) = Live::load(&path, None).expect("the example passes");
+    let (_, warnings) = Config::load(&path, Some("edge1")).expect("the example passes");
     assert_eq!(
         warnings
             .iter()
@@ -133,60 +133,21 @@ fn a_bad_file_keeps_the_old_configuration() {
             .collect::<Vec<_>>(),
         [rule::LAB]
     );
-    let before = live.current();
 
     host.write(
         "edge.toml",
         &SINGLE.replace("\"evil.test\"", "\"contoso.test\""),
     );
-    let refused = live.reload().expect_err("a blocked domain of ours");
+    let refused = Config::load(&path, None).expect_err("a blocked domain of ours");
     assert!(
         refused
             .iter()
             .any(|finding| finding.id == rule::BLOCKED_OURS)
     );
-    assert_eq!(live.current(), before);
 
     fs::remove_file(&path).expect("removed");
-    let refused = live.reload().expect_err("no file");
+    let refused = Config::load(&path, None).expect_err("no file");
     assert_eq!(refused[0].id, rule::CONFIG_UNREADABLE);
-    assert_eq!(live.current(), before);
-
-    host.write(
-        "edge.toml",
-        &SINGLE.replace("\"evil.test\"", "\"worse.test\""),
-    );
-    let reloaded = live.reload().expect("a good file");
-    assert_eq!(reloaded.needs_restart, [""; 0]);
-    let after = live.current();
-    let blocked = &after.access.as_ref().expect("[access]").federation.blocked;
-    assert_eq!(
-        blocked
-            .iter()
-            .map(|domain| domain.as_str())
-            .collect::<Vec<_>>(),
-        ["worse.test"]
-    );
-    assert_ne!(
-        live.current(),
-        before,
-        "who holds the old one keeps it: {}",
-        before.members.len()
-    );
-}
-
-#[test]
-fn a_change_of_ports_is_told_to_need_a_restart() {
-    let host = Host::new();
-    let (live, _) = Live::load(&host.path("edge.toml"), None).expect("the example passes");
-    host.write(
-        "edge.toml",
-        &SINGLE.replace("[access]\n", "[access]\nclient_port = 444\n"),
-    );
-    assert_eq!(
-        live.reload().expect("a good file").needs_restart,
-        ["listeners"]
-    );
 }
 
 #[test]

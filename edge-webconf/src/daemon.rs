@@ -9,7 +9,7 @@ use aws_lc_rs::digest;
 use edge_common::cert::role::{Role, Wanted};
 use edge_common::cert::tls::{self, ArrayTickets, PeerVerifier, Store};
 use edge_common::config::finding::Finding;
-use edge_common::config::{CertificateFiles, Config, Webconf};
+use edge_common::config::{AtStart, CertificateFiles, Config, Webconf};
 use edge_common::limit::{HashKey, Rate};
 use edge_common::net::accept::{self, Door, Gate, GateLimits, Security};
 use edge_common::net::bind::{Bind, TcpOptions};
@@ -62,6 +62,7 @@ impl Service for EdgeWebconf {
 
     async fn start(config: Config, shared: &Shared) -> Result<Running<Config>, Fault> {
         let webconf = configured(&config)?;
+        let at_start = AtStart::of(&config, ports::Service::Webconf);
         let tls = Listening::new(&config, webconf)?;
         let cores = core_count(config.runtime.cores);
         let (inputs, commands) = (
@@ -95,7 +96,13 @@ impl Service for EdgeWebconf {
             })
             .collect();
         let cores = Cores::start_with("webconf", seeds, run_core)?;
-        let reload = move |config: Config| reload(&config, &tls, &inputs);
+        let reload = move |config: Config| {
+            reload(&config, &tls, &inputs)?;
+            for what in at_start.changed(&AtStart::of(&config, ports::Service::Webconf)) {
+                tracing::warn!(what, "takes effect when the daemon starts again");
+            }
+            Ok(())
+        };
         Ok(Running {
             cores,
             reload: Box::new(reload),

@@ -5,6 +5,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 pub mod access;
+pub mod at_start;
 pub mod av;
 mod build;
 mod check;
@@ -32,6 +33,7 @@ pub mod webconf;
 pub use access::{
     Access, AccessLimits, ClientEku, Federation, Partner, RegisterMode, SrvOrder, TrustRoots,
 };
+pub use at_start::AtStart;
 pub use av::{AuthenticationFiles, Av, AvLimits, RelayMode, RestSecretFiles};
 pub use check::{Checked, check, check_file};
 pub use finding::{Finding, Place};
