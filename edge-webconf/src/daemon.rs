@@ -69,6 +69,9 @@ impl Service for EdgeWebconf {
             mailbox::mesh::<Input>(1, INPUTS),
             mailbox::mesh::<Command>(cores, COMMANDS),
         );
+        if let Some(mailboxes) = commands.first() {
+            mailboxes.outbox.show_in(&shared.metrics);
+        }
         let (inputs, inbox) = split(inputs);
         let doors = Doors::open(&config, webconf, &tls, shared, cores)?;
         let ways = Ways {
@@ -400,17 +403,21 @@ async fn run_core(core: CoreContext, seed: Seed) {
         _ = drained.wait_for(|&drained| drained) => {}
         () = core.stopping() => {}
     }
-    // The last words of each connection are queued; they leave in the turns that follow.
-    tokio::time::sleep(FAREWELL).await;
+    // Every connection has been told to end; a far end that takes nothing is not waited for.
+    tokio::select! {
+        () = core.streams_ended() => {}
+        () = core.stopping() => {}
+        () = tokio::time::sleep(FAREWELL) => tracing::debug!("connections are left"),
+    }
 }
 
 async fn accept_by(core: CoreContext, shell: Shell, way: Way) {
-    let leads = way.leads;
+    let (leads, gate) = (way.leads, way.gate.clone());
     let served = accept::serve(core, way.listener, way.gate, way.door, move |stream| {
-        let shell = shell.clone();
+        let (shell, gate) = (shell.clone(), gate.clone());
         async move {
             match leads {
-                Leads::Client => outside::serve(shell, stream).await,
+                Leads::Client => outside::serve(shell, gate, stream).await,
                 Leads::Agent => inside::serve(shell, stream).await,
             }
         }
@@ -433,7 +440,7 @@ fn reload(config: &Config, tls: &Listening, inputs: &Outbox<Input>) -> Result<()
 /// How long relays may go on when the edge is told to stop.
 const DRAIN: Duration = Duration::from_secs(15 * 60);
 /// For GOAWAY and `close_notify` to leave.
-const FAREWELL: Duration = Duration::from_millis(100);
+const FAREWELL: Duration = Duration::from_secs(5);
 /// What all connections may tell the broker before they have to wait.
 const INPUTS: usize = 4096;
 /// What the broker may tell one core before it has to wait.

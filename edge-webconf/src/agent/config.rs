@@ -442,6 +442,14 @@ servers = [{ name = "mcu1.contoso.test", target = "127.0.0.1:6000" }]
     }
 
     #[test]
+    fn the_example_says_what_the_defaults_are() {
+        let text = include_str!("../../../deploy/examples/agent.toml");
+        let config = check(text).expect("a lawful file");
+        assert_eq!(config.limits, AgentLimits::default());
+        assert_eq!(config.log, AgentLog::default());
+    }
+
+    #[test]
     fn what_is_wrong_is_said_with_its_place() {
         for (good, wrong, line, column, message) in [
             ("socket =", "sokcet =", 4, 1, "unknown field `sokcet`"),

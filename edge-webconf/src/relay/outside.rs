@@ -1,6 +1,8 @@
 //! The task of one client, from the end of its TLS handshake to the end of its relay.
 
+use edge_common::net::accept::Gate;
 use edge_common::net::stream::{Read, Stream};
+use edge_common::run::now;
 
 use super::post::{Order, Post};
 use super::pump::{Pump, PumpEnd, Start, Way};
@@ -20,8 +22,9 @@ struct Held {
     ended: bool,
 }
 
-/// Serves a client. Whatever the reason to turn it away, it sees the same close.
-pub async fn serve(shell: Shell, client: Stream) {
+/// Serves a client. Whatever the reason to turn it away, it sees the same close; and it counts
+/// twice in the rate of its source, since whoever guesses numbers has to connect often.
+pub async fn serve(shell: Shell, gate: Gate, client: Stream) {
     let entered = shell.enter(None);
     let id = ClientId(entered.id);
     let arrival = Arrival {
@@ -30,6 +33,7 @@ pub async fn serve(shell: Shell, client: Stream) {
     };
     shell.tell(Input::Client(id, arrival)).await;
     let Some((held, data, lease)) = preread(&shell, id, &entered.post, &client).await else {
+        gate.charge(now(), client.remote().ip(), 1);
         client.close();
         return;
     };
