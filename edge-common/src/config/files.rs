@@ -12,7 +12,7 @@ use std::fs::{self, Metadata};
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 
-use super::finding::Finding;
+use super::finding::{Finding, Place};
 use super::paths::{Content, NamedFile};
 use super::rule;
 use super::{Config, document::Document};
@@ -34,6 +34,13 @@ pub fn look_at(config: &Config, text: &str) -> Vec<Finding> {
             ))
         })
         .collect()
+}
+
+/// Where `key` stands in the text of a configuration, or the nearest thing around it, for findings about what a
+/// named file holds.
+#[must_use]
+pub fn place_of(text: &str, key: &str) -> Place {
+    Document::parse(text).0.place(key)
 }
 
 fn fault(file: &NamedFile) -> Option<(rule::RuleId, String)> {
