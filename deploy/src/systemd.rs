@@ -59,6 +59,29 @@ pub fn units(config: &Config, paths: &Paths) -> Vec<Unit> {
     units
 }
 
+/// The users that the units name and the group that they share, for sysusers.d.
+#[must_use]
+pub fn users(config: &Config) -> String {
+    let mut text = String::from("# Made by `edgectl render systemd`.\ng edge -\n");
+    let services = Service::ALL
+        .into_iter()
+        .filter(|service| is_configured(*service, config));
+    let mut names: Vec<&str> = services.map(Service::daemon).collect();
+    if config.webconf.is_some() {
+        names.push(AGENT);
+    }
+    for name in names {
+        push(
+            &mut text,
+            &[
+                format!("u {name} - \"Edge Server\" / -"),
+                format!("m {name} edge"),
+            ],
+        );
+    }
+    text
+}
+
 fn daemon(service: Service, config: &Config, paths: &Paths) -> Unit {
     let name = service.daemon();
     let program = paths.binaries.join(name);

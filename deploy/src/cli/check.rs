@@ -38,7 +38,9 @@ impl Check {
         if let (Some(config), false) = (&mut checked.config, self.no_files) {
             config.rebase(&global.base());
             checked.findings.extend(files::look_at(config, &text));
-            checked.findings.extend(contents::findings(config, now()));
+            checked
+                .findings
+                .extend(contents::findings(config, &text, now()));
         }
         let errors = checked
             .findings

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
+use edge_common::config::Config;
 
 use super::apply::UserArguments;
 use super::{Global, Verdict};
@@ -108,16 +109,26 @@ impl Render {
                     config: std::path::absolute(&global.config)?,
                     ..Paths::default()
                 };
-                let units = systemd::units(&config, &paths).into_iter();
-                units
-                    .map(|unit| Document {
-                        path: unit.name.into(),
-                        text: unit.text,
-                    })
-                    .collect()
+                systemd_documents(&config, &paths)
             }
         })
     }
+}
+
+/// Units by their names, and the users whom they name.
+fn systemd_documents(config: &Config, paths: &Paths) -> Vec<Document> {
+    let mut documents: Vec<Document> = systemd::units(config, paths)
+        .into_iter()
+        .map(|unit| Document {
+            path: unit.name.into(),
+            text: unit.text,
+        })
+        .collect();
+    documents.push(Document {
+        path: "sysusers.d/edge.conf".into(),
+        text: systemd::users(config),
+    });
+    documents
 }
 
 /// One document as it is, so that it can be piped; several with their names between them.
