@@ -135,7 +135,7 @@ impl Observer {
                     .as_ref()
                     .map_or_else(|refusal| refusal.label(), |_| "proven");
                 self.verdicts.with([label]).inc();
-                let target = outcome.as_ref().ok().map(ToString::to_string);
+                let target = outcome.as_ref().ok().map(|proof| proof.target.to_string());
                 tracing::info!(
                     %domain,
                     certificate = %names,

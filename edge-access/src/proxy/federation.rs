@@ -44,11 +44,11 @@ pub enum Question {
     },
 }
 
-/// The edge that speaks for a domain, or why none does.
+/// The edges that speak for a domain, or why none does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// What was found.
-    pub outcome: Result<HostPort, Refusal>,
+    /// What was found: the edge that was proven, or those to dial in that order; never an empty list.
+    pub outcome: Result<Vec<HostPort>, Refusal>,
     /// How long it holds.
     pub until: Instant,
 }
@@ -173,8 +173,10 @@ impl Authority {
     fn answer(&self, question: &Question, known: &Known) -> Answer {
         let outcome = match (&known.answer, question) {
             (Err(Unavailable), _) => Err(Refusal::SrvUnresolved),
-            (Ok(srv), Question::Proof { domain, names, .. }) => self.prove(domain, srv, names),
-            (Ok(srv), Question::Target { domain, .. }) => self.target(domain, srv),
+            (Ok(srv), Question::Proof { domain, names, .. }) => {
+                self.prove(domain, srv, names).map(|proven| vec![proven])
+            }
+            (Ok(srv), Question::Target { domain, .. }) => self.targets(domain, srv),
         };
         Answer {
             outcome,
@@ -199,7 +201,11 @@ impl Authority {
             }
             // RFC 5922: the certificate names the domain; where its edge is, DNS may still tell.
             Verdict::Proven(Proof::Domain) => {
-                Ok(self.target(domain, srv).unwrap_or_else(|_| HostPort {
+                let first = self
+                    .targets(domain, srv)
+                    .ok()
+                    .and_then(|all| all.into_iter().next());
+                Ok(first.unwrap_or_else(|| HostPort {
                     host: domain.clone(),
                     port: self.port,
                 }))
@@ -213,12 +219,10 @@ impl Authority {
         }
     }
 
-    fn target(&self, domain: &HostName, srv: &SrvAnswer) -> Result<HostPort, Refusal> {
+    fn targets(&self, domain: &HostName, srv: &SrvAnswer) -> Result<Vec<HostPort>, Refusal> {
         match partner_proof::lawful_targets(domain, srv, self.rules) {
-            Ok(targets) => targets
-                .first()
-                .map(|&target| target.clone())
-                .ok_or(Refusal::SrvUnresolved),
+            Ok(targets) if targets.is_empty() => Err(Refusal::SrvUnresolved),
+            Ok(targets) => Ok(targets.into_iter().take(TARGETS_MAX).cloned().collect()),
             Err(partner_proof::Refusal::Conflict { .. }) => Err(Refusal::SrvConflict),
             Err(
                 partner_proof::Refusal::NoSrv
@@ -275,6 +279,8 @@ impl Question {
 const TTL_MIN: Duration = Duration::from_secs(30);
 /// A partner that moves is found again within the hour.
 const TTL_MAX: Duration = Duration::from_secs(60 * 60);
+/// Edges of one domain that are tried.
+const TARGETS_MAX: usize = 4;
 const NEGATIVE_TTL_MIN: Duration = Duration::from_secs(60);
 const NEGATIVE_TTL_MAX: Duration = Duration::from_secs(300);
 
@@ -321,7 +327,7 @@ mod tests {
                     format!(
                         "{} {:?}",
                         question.domain(),
-                        answer.outcome.map(|at| at.to_string())
+                        answer.outcome.map(|at| at[0].to_string())
                     )
                 }
             })

@@ -11,6 +11,7 @@ use edge_common::host_name::{HostName, HostPort};
 
 use edge_common::timer::TimerId;
 
+use super::refusal::Refusal;
 use super::token::{FlowKey, Realm};
 
 /// One connection with its handshake done.
@@ -69,8 +70,8 @@ pub struct Partner {
     pub fingerprint: Fingerprint,
     /// Where we dialled; `None` when they connected to us.
     pub dialled: Option<HostPort>,
-    /// Domains that it was seen to stand for, newest last, [`PROOFS_MAX`] at most.
-    pub(super) proofs: Vec<(HostName, Proof, Instant)>,
+    /// Domains that it spoke for and what was said of that, newest last.
+    verdicts: Vec<(HostName, Result<Proof, Refusal>, Instant)>,
 }
 
 /// How a partner came to stand for a domain.
@@ -103,23 +104,33 @@ impl Partner {
             names,
             fingerprint,
             dialled,
-            proofs: Vec::new(),
+            verdicts: Vec::new(),
         }
     }
 
-    pub(super) fn proof(&self, domain: &HostName, now: Instant) -> Option<&Proof> {
-        self.proofs
+    /// What was said of it as the edge of `domain`, if that still holds.
+    pub(super) fn verdict(
+        &self,
+        domain: &HostName,
+        now: Instant,
+    ) -> Option<&Result<Proof, Refusal>> {
+        self.verdicts
             .iter()
-            .find(|(proven, _, until)| proven == domain && *until > now)
-            .map(|(_, proof, _)| proof)
+            .find(|(judged, _, until)| judged == domain && *until > now)
+            .map(|(_, verdict, _)| verdict)
     }
 
-    pub(super) fn remember(&mut self, domain: HostName, proof: Proof, until: Instant) {
-        self.proofs.retain(|(proven, _, _)| *proven != domain);
-        if self.proofs.len() == PROOFS_MAX {
-            self.proofs.remove(0);
-        }
-        self.proofs.push((domain, proof, until));
+    pub(super) fn remember(
+        &mut self,
+        domain: HostName,
+        verdict: Result<Proof, Refusal>,
+        until: Instant,
+    ) {
+        self.verdicts.retain(|(judged, _, _)| *judged != domain);
+        // The oldest ones go.
+        let excess = (self.verdicts.len() + 1).saturating_sub(VERDICTS_MAX);
+        self.verdicts.drain(..excess);
+        self.verdicts.push((domain, verdict, until));
     }
 }
 
@@ -239,7 +250,7 @@ impl Flows {
 }
 
 /// Domains remembered per connection; a partner with more asks the owner of the verdicts again.
-const PROOFS_MAX: usize = 8;
+const VERDICTS_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {

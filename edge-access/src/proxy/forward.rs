@@ -153,11 +153,7 @@ impl Proxy {
             Destination::Token(RouteToken::Partner(target)) => {
                 self.towards_partner(now, key, request, routes, target)
             }
-            Destination::Domain(domain) => {
-                policy::admit_federated_method(&self.settings, request)?;
-                let target = self.edge_of(now, domain)?;
-                self.towards_partner(now, key, request, routes, target)
-            }
+            Destination::Domain(domain) => self.towards_domain(now, key, request, routes, domain),
         }
     }
 
@@ -185,6 +181,25 @@ impl Proxy {
         Ok(())
     }
 
+    /// A request whose only direction is another organisation's domain.
+    fn towards_domain(
+        &mut self,
+        now: Now,
+        key: FlowKey,
+        request: &Request<'_>,
+        routes: &Routes<'_>,
+        domain: HostName,
+    ) -> Result<(), Stop> {
+        policy::admit_federated_method(&self.settings, request)?;
+        let (egress, target) = match self.settings.federation.of_domain(&domain) {
+            DomainRule::Denied => return Err(Refusal::Unroutable.into()),
+            DomainRule::Direct(target) => (self.link(now, &target)?, target),
+            DomainRule::Automatic => self.link_to(now, domain)?,
+        };
+        self.to_partner(now, key, request, routes, egress, target)
+    }
+
+    /// A request in a dialog: its route names the partner's edge.
     fn towards_partner(
         &mut self,
         now: Now,
@@ -195,6 +210,22 @@ impl Proxy {
     ) -> Result<(), Stop> {
         policy::admit_federated_method(&self.settings, request)?;
         let egress = self.link(now, &target)?;
+        self.to_partner(now, key, request, routes, egress, target)
+    }
+
+    #[expect(
+        clippy::wrong_self_convention,
+        reason = "the request goes to the partner; nothing is converted"
+    )]
+    fn to_partner(
+        &mut self,
+        now: Now,
+        key: FlowKey,
+        request: &Request<'_>,
+        routes: &Routes<'_>,
+        egress: FlowKey,
+        target: HostPort,
+    ) -> Result<(), Stop> {
         let mark = host_mark(&target.host);
         let way = Way {
             egress,
@@ -205,15 +236,6 @@ impl Proxy {
         };
         self.forward(now, key, request, routes, &way)?;
         Ok(())
-    }
-
-    /// The edge that a request for another domain goes to.
-    fn edge_of(&mut self, now: Now, domain: HostName) -> Result<HostPort, Stop> {
-        match self.settings.federation.of_domain(&domain) {
-            DomainRule::Denied => Err(Refusal::Unroutable.into()),
-            DomainRule::Direct(target) => Ok(target),
-            DomainRule::Automatic => self.target(now, domain),
-        }
     }
 
     /// The connection to the Director. While we drain, what would start something new is told to go elsewhere.

@@ -50,7 +50,7 @@ use edge_common::time::Now;
 use edge_common::timer::Wheel;
 
 use federation::{Answer, Question};
-use flow::{Flow, Flows, Peer, Standing};
+use flow::{Flow, Flows, Peer, Proof, Standing};
 use refusal::{Drop, Refusal};
 use settings::{Settings, newcomer};
 use token::{FlowKey, FlowRef, Realm, Tokens};
@@ -207,8 +207,8 @@ pub enum Event {
         domain: HostName,
         /// What the certificate proves.
         names: Arc<ProvenNames>,
-        /// The edge that speaks for it, or why none does.
-        outcome: Result<HostPort, Refusal>,
+        /// The edge that speaks for it and by which rule, or why none does.
+        outcome: Result<Proof, Refusal>,
     },
 }
 

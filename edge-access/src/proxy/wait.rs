@@ -66,29 +66,17 @@ impl Proxy {
     /// The owner of the verdicts has answered.
     pub fn handle_answer(&mut self, now: Now, question: Question, answer: Answer) {
         match question {
-            Question::Proof {
-                flow,
-                domain,
-                names,
-            } => {
-                self.event(Event::Verdict {
-                    domain: domain.clone(),
-                    names,
-                    outcome: answer.outcome.clone(),
-                });
+            Question::Proof { flow, domain, .. } => {
                 let wait = Wait::Proof(flow, domain.clone());
-                match answer.outcome {
-                    Ok(target) => {
-                        let proof = Proof {
-                            target,
-                            kind: PartnerKind::Automatic,
-                        };
-                        if let Some(partner) = self.partner_mut(flow) {
-                            partner.remember(domain, proof, answer.until);
-                        }
-                        self.release(now, &wait);
-                    }
-                    Err(refusal) => self.refuse_held(&wait, refusal),
+                let proof = answer.outcome.map(|mut proven| Proof {
+                    target: proven.swap_remove(0),
+                    kind: PartnerKind::Automatic,
+                });
+                let refusal = proof.as_ref().err().copied();
+                self.judge(flow, domain, proof, answer.until);
+                match refusal {
+                    None => self.release(now, &wait),
+                    Some(refusal) => self.refuse_held(&wait, refusal),
                 }
             }
             Question::Target { domain, .. } => {
@@ -104,13 +92,19 @@ impl Proxy {
         }
     }
 
-    /// A partner's edge could not be reached; it is left alone for a while.
+    /// A partner's edge could not be reached; it is left alone for a while. What waited for it may
+    /// find another edge of the same domain.
     pub fn handle_dial_failed(&mut self, now: Now, target: &HostPort, refusal: Refusal) {
+        let still_fails =
+            |link: &Link| !matches!(link, Link::Failed(_, until) if *until <= now.mono);
+        if self.links.len() >= LINKS_MAX {
+            self.links.retain(|_, link| still_fails(link));
+        }
         self.links.insert(
             target.clone(),
             Link::Failed(refusal, now.mono + REDIAL_AFTER),
         );
-        self.refuse_held(&Wait::Link(target.clone()), refusal);
+        self.release(now, &Wait::Link(target.clone()));
     }
 
     /// How that connection proves `domain`, or what has to be waited for.
@@ -120,34 +114,71 @@ impl Proxy {
         key: FlowKey,
         domain: HostName,
     ) -> Result<Proof, Stop> {
-        let rule = self.settings.federation.of_domain(&domain);
         let Some(partner) = self.partner_mut(key) else {
             return Err(Refusal::DomainDenied.into());
         };
-        match rule {
-            DomainRule::Denied => Err(Refusal::DomainDenied.into()),
-            DomainRule::Direct(target) if partner.names.proves_host(&target.host) => Ok(Proof {
+        let known = partner.verdict(&domain, now.mono).cloned();
+        let names = Arc::clone(&partner.names);
+        let verdict = match (self.settings.federation.of_domain(&domain), &known) {
+            (DomainRule::Automatic, Some(known)) => return known.clone().map_err(Stop::Refuse),
+            (DomainRule::Automatic, None) => return Err(Wait::Proof(key, domain).into()),
+            (DomainRule::Direct(target), _) if names.proves_host(&target.host) => Ok(Proof {
                 target,
                 kind: PartnerKind::Direct,
             }),
-            DomainRule::Direct(_) => Err(Refusal::DomainDenied.into()),
-            DomainRule::Automatic => match partner.proof(&domain, now.mono) {
-                Some(proof) => Ok(proof.clone()),
-                None => Err(Wait::Proof(key, domain).into()),
-            },
+            (DomainRule::Direct(_) | DomainRule::Denied, _) => Err(Refusal::DomainDenied),
+        };
+        // The configuration decides at once; it is told once for each connection.
+        if known.as_ref() != Some(&verdict) {
+            self.judge(key, domain, verdict.clone(), now.mono + JUDGED_FOR);
         }
+        verdict.map_err(Stop::Refuse)
     }
 
-    /// The edge of `domain`, or what has to be waited for.
-    pub(super) fn target(&mut self, now: Now, domain: HostName) -> Result<HostPort, Stop> {
-        match self.targets.get(&domain) {
-            Some(answer) if answer.until > now.mono => answer.outcome.clone().map_err(Stop::Refuse),
-            Some(_) | None => Err(Wait::Target(domain).into()),
+    /// Writes a verdict down with the connection that it is about, and tells it.
+    fn judge(
+        &mut self,
+        key: FlowKey,
+        domain: HostName,
+        verdict: Result<Proof, Refusal>,
+        until: Instant,
+    ) {
+        let Some(partner) = self.partner_mut(key) else {
+            return;
+        };
+        partner.remember(domain.clone(), verdict.clone(), until);
+        let names = Arc::clone(&partner.names);
+        self.event(Event::Verdict {
+            domain,
+            names,
+            outcome: verdict,
+        });
+    }
+
+    /// The connection to an edge of `domain`, or what has to be waited for: the first of its edges
+    /// that has not just failed.
+    pub(super) fn link_to(
+        &mut self,
+        now: Now,
+        domain: HostName,
+    ) -> Result<(FlowKey, HostPort), Stop> {
+        let targets = match self.targets.get(&domain) {
+            Some(answer) if answer.until > now.mono => answer.outcome.clone()?,
+            Some(_) | None => return Err(Wait::Target(domain).into()),
+        };
+        let mut stop = Stop::Refuse(Refusal::SrvUnresolved);
+        for target in targets {
+            match self.link(now, &target) {
+                Ok(key) => return Ok((key, target)),
+                Err(wait @ Stop::Wait(_)) => return Err(wait),
+                Err(refused) => stop = refused,
+            }
         }
+        Err(stop)
     }
 
     /// The connection to a partner's edge, or what has to be waited for.
-    pub(super) fn link(&mut self, now: Now, target: &HostPort) -> Result<FlowKey, Stop> {
+    pub(super) fn link(&self, now: Now, target: &HostPort) -> Result<FlowKey, Stop> {
         match self.links.get(target) {
             Some(Link::Up(key)) => Ok(*key),
             Some(Link::Failed(refusal, until)) if *until > now.mono => Err((*refusal).into()),
@@ -278,9 +309,14 @@ impl Proxy {
 
 /// Things that are waited for at once, on one core.
 const WAITS_MAX: usize = 1024;
+/// How long a verdict of the configuration is not told again for the same connection.
+const JUDGED_FOR: Duration = Duration::from_secs(60);
 /// DNS, TCP and TLS have 5 s each.
 const WAIT_MAX: Duration = Duration::from_secs(15);
 /// Domains whose edge is remembered, on one core; the owner of the verdicts has the others.
 const TARGETS_MAX: usize = 256;
+/// Edges of partners that are remembered before those are forgotten that failed long ago; the waits
+/// bound how many can be added in the meantime.
+const LINKS_MAX: usize = 1024;
 /// A partner's edge that could not be reached is not dialled again sooner.
 const REDIAL_AFTER: Duration = Duration::from_secs(5);

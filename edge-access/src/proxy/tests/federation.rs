@@ -265,6 +265,71 @@ fn what_cannot_be_reached_outside_is_said_with_its_reason() {
 }
 
 #[test]
+fn the_second_edge_of_a_domain_is_tried_when_the_first_is_not_there() {
+    let mut world = World::new();
+    world.dns.insert(
+        "fabrikam.test",
+        "sip1.fabrikam.test:5061 sip2.fabrikam.test:5061",
+    );
+    let director = world.next_hop(0);
+    world.receive(director, from_us("fabrikam.test"));
+    world.dial_failed(0, "sip1.fabrikam.test:5061", Refusal::PartnerUnreachable);
+    assert_eq!(world.sent(director), None, "nobody is told yet");
+    assert_eq!(
+        world.dialled[1],
+        "sip2.fabrikam.test:5061".parse().expect("lawful")
+    );
+    let second = world.partner(0, "sip2.fabrikam.test", Some("sip2.fabrikam.test:5061"));
+    assert!(
+        world
+            .sent(second)
+            .expect("forwarded")
+            .starts_with("MESSAGE ")
+    );
+    world.cores[0].handle_closed(second);
+    world.receive(director, from_us("fabrikam.test"));
+    world.dial_failed(0, "sip2.fabrikam.test:5061", Refusal::PartnerTls);
+    assert_eq!(
+        status(world.sent(director)),
+        "504 Server time-out",
+        "and then there is none"
+    );
+}
+
+#[test]
+fn a_verdict_is_told_once_for_each_connection() {
+    let mut world = World::new();
+    world.next_hop(0);
+    let partner = world.partner(0, "edge.northwind.test", None);
+    for domain in [
+        "northwind.test",
+        "northwind.test",
+        "evil.test",
+        "evil.test",
+        "fabrikam.test",
+        "fabrikam.test",
+    ] {
+        world.receive(partner, from_partner(domain, &[]));
+    }
+    let verdicts = world.events.iter().filter_map(|event| match event {
+        Event::Verdict {
+            domain, outcome, ..
+        } => Some((domain.as_str(), outcome.is_ok())),
+        Event::Forwarded { .. } | Event::Answered(..) | Event::Dropped(_) | Event::Promoted(_) => {
+            None
+        }
+    });
+    assert_eq!(
+        verdicts.collect::<Vec<_>>(),
+        [
+            ("northwind.test", true),
+            ("evil.test", false),
+            ("fabrikam.test", false)
+        ]
+    );
+}
+
+#[test]
 fn only_so_many_messages_wait_for_one_edge() {
     let mut world = World::new();
     let director = world.next_hop(0);

@@ -23,7 +23,7 @@ pub(super) struct World {
     pub(super) now: Now,
     pub(super) cores: Vec<Proxy>,
     authority: Authority,
-    /// Domain → target; what is not here has no record.
+    /// Domain → targets; what is not here has no record.
     pub(super) dns: BTreeMap<&'static str, &'static str>,
     /// Bytes that left, per connection.
     sent: BTreeMap<FlowKey, VecDeque<String>>,
@@ -248,11 +248,14 @@ impl World {
     fn lookup(&self, domain: &HostName) -> Resolved {
         let answer = match self.dns.get(domain.as_str()) {
             Some(&"silence") => Err(Unavailable),
-            Some(target) => Ok(SrvAnswer::Records(vec![SrvRecord {
-                priority: 0,
-                weight: 0,
-                target: target.parse().expect("lawful"),
-            }])),
+            Some(targets) => {
+                let record = |target: &str| SrvRecord {
+                    priority: 0,
+                    weight: 0,
+                    target: target.parse().expect("lawful"),
+                };
+                Ok(SrvAnswer::Records(targets.split(' ').map(record).collect()))
+            }
             None => Ok(SrvAnswer::Missing),
         };
         Resolved {
