@@ -7,9 +7,10 @@ use edge_common::limit::Source;
 use edge_common::time::Now;
 
 use crate::turn::allocation::{Allocation, Channels, Permissions, Phase, Places, Traffic};
+use crate::turn::answer::Reply;
 use crate::turn::refusal::Refusal;
 use crate::turn::relayed::{Family, Relayed};
-use crate::turn::{Output, Reply, Request, Server};
+use crate::turn::{Request, Server};
 
 impl Server {
     /// Opens a port for the client; its answer follows when the port is open.
@@ -89,12 +90,6 @@ impl Server {
                 .enter()
                 .ok_or(Refusal::InsufficientCapacity)?,
         })
-    }
-
-    pub(in crate::turn) fn open(&mut self, relayed: Relayed) {
-        if let Some(local) = self.local_address(relayed) {
-            self.outputs.push_back(Output::Open { relayed, local });
-        }
     }
 }
 

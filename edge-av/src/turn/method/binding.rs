@@ -7,10 +7,11 @@ use crate::stun::attribute::kind;
 use crate::stun::fields::Fields;
 use crate::stun::message::{Class, Era, Message, Method};
 use crate::stun::writer::Writer;
+use crate::turn::Server;
 use crate::turn::drop_reason::Reason;
 use crate::turn::five_tuple::FiveTuple;
+use crate::turn::output::Event;
 use crate::turn::refusal::Refusal;
-use crate::turn::{Event, Server};
 
 impl Server {
     /// Anybody may ask, so the answer is as short as it can be and comes out of the source's budget.

@@ -3,9 +3,10 @@
 use edge_common::time::Now;
 
 use crate::turn::allocation::BindError;
+use crate::turn::answer::Reply;
 use crate::turn::peer_policy::Leg;
 use crate::turn::refusal::Refusal;
-use crate::turn::{Reply, Request, Server};
+use crate::turn::{Request, Server};
 
 impl Server {
     /// Binds, or binds again; either renews the permission as well.

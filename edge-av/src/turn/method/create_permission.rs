@@ -4,10 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use edge_common::time::Now;
 
+use crate::turn::answer::Reply;
 use crate::turn::peer_policy::Leg;
 use crate::turn::refusal::Refusal;
 use crate::turn::relayed::Family;
-use crate::turn::{Reply, Request, Server};
+use crate::turn::{Request, Server};
 
 impl Server {
     /// All of the peers get their permission, or none does.

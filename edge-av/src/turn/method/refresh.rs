@@ -5,9 +5,11 @@ use std::time::Duration;
 use edge_common::time::Now;
 
 use super::allocate::granted;
+use crate::turn::answer::Reply;
+use crate::turn::output::Closed;
 use crate::turn::refusal::Refusal;
 use crate::turn::relayed::Family;
-use crate::turn::{Closed, Reply, Request, Server};
+use crate::turn::{Request, Server};
 
 impl Server {
     /// A lifetime of zero ends the allocation; a client that ended one already takes 437 as success.

@@ -1,7 +1,8 @@
 //! How allocations begin and end.
 
 use super::*;
-use crate::turn::{Closed, SESSION_MAX};
+use crate::turn::authentication::SESSION_MAX;
+use crate::turn::output::Closed;
 
 fn closed(world: &World) -> Vec<Closed> {
     let why = |event: &Event| match event {
