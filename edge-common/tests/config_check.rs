@@ -1,6 +1,6 @@
 //! What the check does with a file as a whole: everything at once, in order, and never a panic.
 
-use edge_common::config::{Checked, Finding, check, check_file, rule, schema};
+use edge_common::config::{Checked, Finding, Place, check, check_file, rule, schema};
 use proptest::prelude::*;
 
 const SINGLE: &str = include_str!("../../deploy/examples/single.toml");
@@ -107,6 +107,37 @@ fn many_warnings_do_not_hide_an_error() {
     assert!(checked.config.is_none());
     assert!(checked.findings.iter().any(Finding::is_error));
     assert!(checked.findings.len() <= 502, "{}", checked.findings.len());
+}
+
+#[test]
+fn a_list_is_looked_at_as_far_as_it_may_go() {
+    let agents = |count: usize| {
+        let list: Vec<String> = (0..count)
+            .map(|n| format!("\"mcu_{n}.contoso.internal\""))
+            .collect();
+        SINGLE.replace(
+            "agents = [\"mcu1.contoso.internal\"]",
+            &format!("agents = [{}]", list.join(", ")),
+        )
+    };
+    let checked = check(&agents(1000), None);
+    assert!(checked.config.is_some());
+
+    let text = agents(1001);
+    let checked = check(&text, None);
+    let errors: Vec<_> = checked
+        .findings
+        .iter()
+        .filter(|finding| finding.is_error())
+        .collect();
+    let [long] = errors[..] else {
+        panic!("{errors:?}")
+    };
+    let last = text.find("\"mcu_1000.").expect("the entry beyond");
+    assert_eq!(
+        (long.id, long.place),
+        (rule::LIST_TOO_LONG, Some(Place::of(&text, last)))
+    );
 }
 
 #[test]

@@ -128,13 +128,13 @@ pub(super) struct MemberExternal {
     #[schemars(with = "Vec<schema_text::InterfaceAddress>", length(min = 1, max = 64), extend("x-required" = true))]
     pub(super) addresses: Vec<IpNet>,
     /// Those of the Access Edge; default: all.
-    #[schemars(with = "Option<Vec<schema_text::Ip>>", length(min = 1))]
+    #[schemars(with = "Option<Vec<schema_text::Ip>>", length(min = 1, max = 64))]
     pub(super) access: Option<Vec<IpAddr>>,
     /// Those of the Web Conferencing Edge; default: all.
-    #[schemars(with = "Option<Vec<schema_text::Ip>>", length(min = 1))]
+    #[schemars(with = "Option<Vec<schema_text::Ip>>", length(min = 1, max = 64))]
     pub(super) webconf: Option<Vec<IpAddr>>,
     /// Those of the A/V Edge; default: all.
-    #[schemars(with = "Option<Vec<schema_text::Ip>>", length(min = 1))]
+    #[schemars(with = "Option<Vec<schema_text::Ip>>", length(min = 1, max = 64))]
     pub(super) av: Option<Vec<IpAddr>>,
 }
 
@@ -158,10 +158,10 @@ pub(super) struct External {
     #[schemars(required, extend("x-required" = true, "format" = "interface"))]
     pub(super) interface: Option<String>,
     /// One per address family.
-    #[schemars(with = "Vec<schema_text::Ip>")]
+    #[schemars(with = "Vec<schema_text::Ip>", length(max = 8))]
     pub(super) gateway: Vec<IpAddr>,
     /// What is reached over it; default: everything.
-    #[schemars(with = "Vec<schema_text::Network>", length(min = 1))]
+    #[schemars(with = "Vec<schema_text::Network>", length(min = 1, max = 256))]
     pub(super) networks: Vec<IpNet>,
 }
 
@@ -187,10 +187,10 @@ pub(super) struct Internal {
     #[schemars(required, extend("x-required" = true, "format" = "interface"))]
     pub(super) interface: Option<String>,
     /// One per address family; none when everything inside is on the link.
-    #[schemars(with = "Vec<schema_text::Ip>")]
+    #[schemars(with = "Vec<schema_text::Ip>", length(max = 8))]
     pub(super) gateway: Vec<IpAddr>,
     /// What lies inside.
-    #[schemars(with = "Vec<schema_text::Network>", length(min = 1), extend("x-required" = true))]
+    #[schemars(with = "Vec<schema_text::Network>", length(min = 1, max = 256), extend("x-required" = true))]
     pub(super) networks: Vec<IpNet>,
     /// What the edge shows inside: up to two, of different key types.
     #[schemars(length(min = 1, max = 2), extend("x-required" = true))]
@@ -199,16 +199,17 @@ pub(super) struct Internal {
     #[schemars(required, with = "schema_text::Path", extend("x-required" = true))]
     pub(super) ca: Option<PathBuf>,
     /// Its revocation lists.
-    #[schemars(with = "Vec<schema_text::Path>")]
+    #[schemars(with = "Vec<schema_text::Path>", length(max = 100))]
     pub(super) crls: Vec<PathBuf>,
     /// How much is asked of the revocation state of servers inside.
     pub(super) revocation: Revocation,
     /// Names of the servers inside that may speak SIP to the edge; `*.` in front covers one label.
+    #[schemars(length(max = 1000))]
     pub(super) trusted_servers: Vec<NamePattern>,
     /// The Director, pool or its virtual address: name and port.
     pub(super) next_hop: Option<HostPort>,
     /// Addresses of the next hop; without them DNS inside is asked.
-    #[schemars(with = "Vec<schema_text::Ip>")]
+    #[schemars(with = "Vec<schema_text::Ip>", length(max = 64))]
     pub(super) next_hop_addresses: Vec<IpAddr>,
 }
 
@@ -244,10 +245,10 @@ impl Default for Array {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Balancers {
     /// Of the balancer outside.
-    #[schemars(with = "Vec<schema_text::Ip>")]
+    #[schemars(with = "Vec<schema_text::Ip>", length(max = 64))]
     pub(super) external: Vec<IpAddr>,
     /// Of the balancer inside.
-    #[schemars(with = "Vec<schema_text::Ip>")]
+    #[schemars(with = "Vec<schema_text::Ip>", length(max = 64))]
     pub(super) internal: Vec<IpAddr>,
 }
 
@@ -318,8 +319,10 @@ pub(super) struct Federation {
     /// Domains that are not listed may prove themselves by DNS SRV and certificate.
     pub(super) discovery: bool,
     /// Domains that are allowed.
+    #[schemars(length(max = 10_000))]
     pub(super) partners: Vec<Partner>,
     /// Domains that are refused, whatever they prove.
+    #[schemars(length(max = 10_000))]
     pub(super) blocked: Vec<HostName>,
     /// Which SRV record is asked first.
     pub(super) srv_order: SrvOrder,
@@ -387,7 +390,7 @@ pub(super) struct Webconf {
     #[schemars(range(min = 1))]
     pub(super) agent_port: u16,
     /// Names of the agents that may register; `*.` in front covers one label.
-    #[schemars(length(min = 1), extend("x-required" = true))]
+    #[schemars(length(min = 1, max = 1000), extend("x-required" = true))]
     pub(super) agents: Vec<NamePattern>,
     /// What one daemon takes on at most.
     pub(super) limits: WebconfLimits,
@@ -449,7 +452,7 @@ pub(super) struct Av {
     #[schemars(with = "schema_text::Duration")]
     pub(super) token_lifetime_max: Duration,
     /// Special-purpose ranges that are allowed as peers all the same.
-    #[schemars(with = "Vec<schema_text::Network>")]
+    #[schemars(with = "Vec<schema_text::Network>", length(max = 256))]
     pub(super) peer_allow: Vec<IpNet>,
     /// What one daemon takes on at most.
     pub(super) limits: AvLimits,

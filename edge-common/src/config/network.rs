@@ -125,13 +125,13 @@ pub struct Vips {
 #[serde(default, deny_unknown_fields)]
 pub struct ExternalVips {
     /// Of the Access Edge.
-    #[schemars(with = "Vec<schema_text::Ip>")]
+    #[schemars(with = "Vec<schema_text::Ip>", length(max = 16))]
     pub access: Vec<IpAddr>,
     /// Of the Web Conferencing Edge.
-    #[schemars(with = "Vec<schema_text::Ip>")]
+    #[schemars(with = "Vec<schema_text::Ip>", length(max = 16))]
     pub webconf: Vec<IpAddr>,
     /// Of the A/V Edge.
-    #[schemars(with = "Vec<schema_text::Ip>")]
+    #[schemars(with = "Vec<schema_text::Ip>", length(max = 16))]
     pub av: Vec<IpAddr>,
 }
 
@@ -140,9 +140,9 @@ pub struct ExternalVips {
 #[serde(default, deny_unknown_fields)]
 pub struct InternalVips {
     /// Of the Access Edge.
-    #[schemars(with = "Vec<schema_text::Ip>")]
+    #[schemars(with = "Vec<schema_text::Ip>", length(max = 16))]
     pub access: Vec<IpAddr>,
     /// Of the A/V Edge.
-    #[schemars(with = "Vec<schema_text::Ip>")]
+    #[schemars(with = "Vec<schema_text::Ip>", length(max = 16))]
     pub av: Vec<IpAddr>,
 }

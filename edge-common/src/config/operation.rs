@@ -16,6 +16,7 @@ use crate::side::Side;
 #[serde(default, deny_unknown_fields)]
 pub struct Firewall {
     /// How operators reach the host.
+    #[schemars(length(max = 64))]
     pub management: Vec<Management>,
 }
 
@@ -26,10 +27,10 @@ pub struct Management {
     /// On which interface.
     pub side: Side,
     /// From which networks.
-    #[schemars(with = "Vec<schema_text::Network>", length(min = 1))]
+    #[schemars(with = "Vec<schema_text::Network>", length(min = 1, max = 64))]
     pub from: Vec<IpNet>,
     /// To which TCP ports.
-    #[schemars(extend("items" = { "type": "integer", "minimum": 1, "maximum": 65535 }, "minItems" = 1))]
+    #[schemars(extend("items" = { "type": "integer", "minimum": 1, "maximum": 65535 }, "minItems" = 1, "maxItems" = 64))]
     pub tcp: Vec<u16>,
 }
 
@@ -38,10 +39,10 @@ pub struct Management {
 #[serde(default, deny_unknown_fields)]
 pub struct Dns {
     /// Asked from the external address, for partners.
-    #[schemars(with = "Vec<schema_text::Ip>")]
+    #[schemars(with = "Vec<schema_text::Ip>", length(max = 16))]
     pub external: Vec<IpAddr>,
     /// Asked from the internal address, for the next hop.
-    #[schemars(with = "Vec<schema_text::Ip>")]
+    #[schemars(with = "Vec<schema_text::Ip>", length(max = 16))]
     pub internal: Vec<IpAddr>,
     /// For a whole look-up, retries and aliases included.
     #[serde(with = "units::duration")]
@@ -177,7 +178,7 @@ impl Default for State {
 #[serde(default, deny_unknown_fields)]
 pub struct Lab {
     /// Ranges that count as public in the check, in the DNS guard and as peers.
-    #[schemars(with = "Vec<schema_text::Network>")]
+    #[schemars(with = "Vec<schema_text::Network>", length(max = 64))]
     pub treat_as_public: Vec<IpNet>,
 }
 

@@ -97,7 +97,8 @@ impl Walk<'_> {
                 format!("the list needs at least {least} {}", entries_word(least)),
             );
         }
-        if let Some(most) = bound("maxItems").filter(|most| items.len() > *most) {
+        let most = bound("maxItems").unwrap_or(usize::MAX);
+        if items.len() > most {
             let place = items.get(most).map_or(at, |item| item.span.start);
             self.tell(
                 rule::LIST_TOO_LONG,
@@ -105,8 +106,9 @@ impl Walk<'_> {
                 format!("the list takes at most {most} {}", entries_word(most)),
             );
         }
-        let mut right = Vec::with_capacity(items.len());
-        for (index, item) in items.iter().enumerate() {
+        // What is beyond the bound is not looked at, so that the rules work on bounded lists.
+        let mut right = Vec::new();
+        for (index, item) in items.iter().take(most).enumerate() {
             let outer = self.enter(&format!("[{index}]"));
             let value = self.value(item, item.span.start, &schema["items"]);
             self.path.truncate(outer);

@@ -1,5 +1,7 @@
 //! Who is served by the Access Edge, and who are partners.
 
+use std::collections::BTreeSet;
+
 use super::{Check, repeated};
 use crate::config::rule;
 
@@ -47,13 +49,14 @@ fn partners(check: &mut Check<'_>) {
         let message = format!("{} is listed twice", partner.domain);
         check.tell(rule::PARTNER_TWICE, format!("{key}.domain"), message);
     }
+    let blocked: BTreeSet<_> = federation.blocked.iter().collect();
     for (key, partner) in keyed() {
         let domain = &partner.domain;
         if file.owns(domain) {
             let message = format!("{domain} is a domain of this organisation");
             check.tell(rule::PARTNER_OURS, format!("{key}.domain"), message);
         }
-        if federation.blocked.contains(domain) {
+        if blocked.contains(domain) {
             let message = format!("{domain} is blocked as well");
             check.tell(rule::PARTNER_BLOCKED, format!("{key}.domain"), message);
         }
