@@ -12,7 +12,9 @@ use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use support::{Client, Server, World, assert_closed, finish, pattern, until};
+use edge_webconf::ewrp::control::{Frame, Hello, HelloAck};
+use edge_webconf::ewrp::{Status, data};
+use support::{Client, Raw, Server, World, assert_closed, finish, hear, pattern, until};
 
 fn unchanged(_: &mut edge_common::config::Config) {}
 
@@ -368,4 +370,173 @@ fn clients_of_one_core_get_data_connections_of_another() {
     }
     let moved = world.metric("edge_webconf_leases_across_cores_total");
     assert!((1..24).contains(&moved), "{moved} of 24 leases crossed");
+}
+
+#[test]
+fn a_number_is_used_up_for_all_edges_of_an_array() {
+    let world = World::new(11, unchanged);
+    let second = world.second_edge();
+    let server = Server::new();
+    let edges = [world.internal(), second.internal];
+    let agent = world.agent_at(&world.inside, support::AGENT, server.address, &edges);
+    let sessions = "edge_webconf_agent_sessions ";
+    until("both sessions", || {
+        world.metric(sessions) == 1 && second.metric(sessions) == 1
+    });
+    until("both edges in the answer", || {
+        let (status, answer) = agent.post("/admit", "{}");
+        status == 200 && answer["edges"].as_array().unwrap().len() == 2
+    });
+    let number = agent.admit("{}");
+    let mut first = world.client();
+    writeln!(first, "{number}").unwrap();
+    drop(server.accept());
+    // The other edge has its own count, and lets the client through; the agent does not.
+    let mut again = world.client_of(second.external);
+    writeln!(again, "{number}").unwrap();
+    assert_closed(&mut again);
+    assert!(server.is_untouched());
+    let refused = "edge_webconf_clients_refused_total{status=\"token_used\"}";
+    assert_eq!(second.metric(refused), 1);
+    assert_eq!(
+        agent.metric("edge_webconf_agent_opens_total{status=\"token_used\"}"),
+        1
+    );
+}
+
+#[test]
+fn an_edge_that_comes_back_is_told_the_open_numbers() {
+    let mut world = World::new(12, unchanged);
+    let server = Server::new();
+    let agent = world.agent(server.address);
+    let number = agent.admit("{}");
+    world.kill_edge();
+    until("the agent has noticed", || {
+        agent.metric("edge_webconf_agent_sessions ") == 0
+    });
+    assert_eq!(agent.post("/admit", "{}").0, 503);
+    world.restart_edge();
+    until("the number is there again", || {
+        world.metric("edge_webconf_admitted_numbers ") == 1
+    });
+    let mut client = world.client();
+    writeln!(client, "{number}").unwrap();
+    drop(server.accept());
+}
+
+#[test]
+fn a_lost_agent_leaves_no_way_in() {
+    let world = World::new(13, unchanged);
+    let server = Server::new();
+    let agent = world.agent(server.address);
+    let number = agent.admit("{}");
+    until("ready", || world.is_ready());
+    drop(agent);
+    until("not ready", || !world.is_ready());
+    world.until_metric("edge_webconf_parked_connections ", 0);
+    world.until_metric("edge_webconf_admitted_numbers ", 0);
+    let mut client = world.client();
+    writeln!(client, "{number}").unwrap();
+    assert_closed(&mut client);
+    assert!(server.is_untouched());
+}
+
+/// A control session by hand.
+fn session(world: &World) -> (Raw, HelloAck) {
+    let mut control = world.raw_agent(support::AGENT, &[b"ewrp/1"]);
+    let hello = Frame::Hello(Hello {
+        version_min: 1,
+        version_max: 1,
+        agent_id: [3; 16],
+        epoch: 1,
+        caps: 0,
+        max_conns: 0,
+        fqdn: support::AGENT.into(),
+    });
+    control.write_all(&hello.to_bytes()).unwrap();
+    let Frame::HelloAck(ack) = hear(&mut control) else {
+        panic!("no HELLO_ACK");
+    };
+    let wanted = Frame::Want {
+        count: 4,
+        deadline_ms: 5_000,
+    };
+    assert_eq!(hear(&mut control), wanted);
+    (control, ack)
+}
+
+#[test]
+fn data_connections_that_prove_nothing_are_closed() {
+    let world = World::new(14, unchanged);
+    let (_control, ack) = session(&world);
+    let parked = "edge_webconf_parked_connections ";
+    let dial = |hello: &[u8]| {
+        let mut connection = world.raw_agent(support::AGENT, &[b"ewrp-data/1"]);
+        connection.write_all(hello).unwrap();
+        connection
+    };
+    let good = data::hello(&ack.session, 1, &ack.secret);
+    let mut forged = good;
+    forged[60] ^= 1;
+    assert_closed(&mut dial(&forged));
+    assert_closed(&mut dial(b"GET / HTTP/1.1\r\n"));
+    assert_eq!(world.metric(parked), 0);
+
+    let mut first = dial(&good);
+    world.until_metric(parked, 1);
+    assert_closed(&mut dial(&good));
+    world.until_metric(parked, 1);
+    let refused = "edge_webconf_agents_refused_total{status=\"auth\"}";
+    assert_eq!(world.metric(refused), 2);
+    // A parked connection has nothing to say.
+    first.write_all(b"x").unwrap();
+    assert_closed(&mut first);
+    world.until_metric(parked, 0);
+}
+
+#[test]
+fn what_is_not_ewrp_over_tls_1_3_is_closed() {
+    let world = World::new(15, unchanged);
+    assert_closed(&mut world.raw_agent(support::AGENT, &[]));
+    let old = &[&rustls::version::TLS12];
+    assert_closed(&mut world.raw_agent_over(support::AGENT, &[b"ewrp/1"], old));
+
+    let mut control = world.raw_agent(support::AGENT, &[b"ewrp/1"]);
+    control
+        .write_all(b"\x01\x20\0\0\0\0\0\x08\0\0\0\0\0\0\0\x01")
+        .unwrap();
+    let Frame::Goaway { status, text } = hear(&mut control) else {
+        panic!("no GOAWAY");
+    };
+    assert_eq!((status, &*text), (Status::Protocol, "Ping before HELLO"));
+    assert_closed(&mut control);
+    world.until_metric("edge_webconf_agents_refused_total{status=\"protocol\"}", 1);
+}
+
+#[test]
+fn silence_ends_a_relay() {
+    let world = World::new(16, |config| {
+        let limits = &mut config.webconf.as_mut().unwrap().limits;
+        limits.idle_timeout = Duration::from_millis(1500);
+        limits.half_close_timeout = Duration::from_millis(500);
+    });
+    let server = Server::new();
+    let agent = world.agent(server.address);
+    let (mut client, stream) = joined(&world, &agent, &server);
+    let start = std::time::Instant::now();
+    while start.elapsed() < Duration::from_millis(2000) {
+        client.write_all(b"tick").unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let busy = "edge_webconf_relays ";
+    assert_eq!(world.metric(busy), 1, "a byte now and then is no silence");
+    world.until_metric("edge_webconf_relays_closed_total{status=\"idle\"}", 1);
+    assert!(client.read(&mut [0]).is_err(), "not a proper end");
+
+    let (_client, half) = joined(&world, &agent, &server);
+    let start = std::time::Instant::now();
+    half.shutdown(Shutdown::Write).unwrap();
+    world.until_metric("edge_webconf_relays_closed_total{status=\"idle\"}", 2);
+    assert!(start.elapsed() < Duration::from_millis(1400));
+    drop(stream);
 }

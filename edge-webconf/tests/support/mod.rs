@@ -2,7 +2,7 @@
 //! them.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -19,16 +19,21 @@ use edge_common::run::{Service, Shared};
 use edge_webconf::agent::config::AgentConfig;
 use edge_webconf::agent::service::WebconfAgent;
 use edge_webconf::daemon::EdgeWebconf;
+use edge_webconf::ewrp::control::Frame;
+use edge_webconf::ewrp::frame::{self, Step};
+use ipnet::IpNet;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose,
 };
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 pub(crate) const CLIENT_PORT: u16 = 11_443;
 pub(crate) const AGENT_PORT: u16 = 18_057;
 pub(crate) const EDGE: &str = "edge1.contoso.internal";
+const EDGE2: &str = "edge2.contoso.internal";
 pub(crate) const AGENT: &str = "mcu1.contoso.internal";
 const WEBCONF: &str = "webconf.contoso.test";
 
@@ -122,6 +127,35 @@ impl World {
         world
     }
 
+    /// Another edge of the same array, at addresses of its own.
+    pub(crate) fn second_edge(&self) -> SecondEdge {
+        let (chain, key) = self.inside.issue("internal2", EDGE2);
+        let mut config = self.edge_config();
+        config.internal.certificates[0].chain = chain;
+        config.internal.certificates[0].key = key;
+        let (external, internal) = ([127, 20, self.net, 3], [127, 20, self.net, 4]);
+        let member = &mut config.members[0];
+        member.internal.fqdn = EDGE2.parse().unwrap();
+        member.webconf_internal_fqdn = EDGE2.parse().unwrap();
+        member.external.webconf = vec![external.into()];
+        member.internal.addresses = vec![IpNet::from(IpAddr::from(internal))];
+        SecondEdge {
+            process: Process::start::<EdgeWebconf>(config),
+            external: SocketAddr::from((external, CLIENT_PORT)),
+            internal: SocketAddr::from((internal, AGENT_PORT)),
+        }
+    }
+
+    /// Ends the edge at once.
+    pub(crate) fn kill_edge(&mut self) {
+        self.edge = None;
+    }
+
+    /// Starts the edge again, as it was.
+    pub(crate) fn restart_edge(&mut self) {
+        self.edge = Some(Process::start::<EdgeWebconf>(self.edge_config()));
+    }
+
     pub(crate) fn external(&self) -> SocketAddr {
         SocketAddr::from(([127, 20, self.net, 1], CLIENT_PORT))
     }
@@ -186,16 +220,35 @@ cores = 2
 
     /// An agent with a certificate of that authority and name.
     pub(crate) fn agent_of(&self, authority: &Authority, name: &str, target: SocketAddr) -> Agent {
+        self.agent_at(authority, name, target, &[self.internal()])
+    }
+
+    /// An agent of several edges, all of which show the same certificate.
+    pub(crate) fn agent_at(
+        &self,
+        authority: &Authority,
+        name: &str,
+        target: SocketAddr,
+        edges: &[SocketAddr],
+    ) -> Agent {
         let (chain, key) = authority.issue(name, name);
         let socket = self.directory.path().join(format!("{name}.sock"));
-        let edge = self.internal();
+        let edges: Vec<String> = edges
+            .iter()
+            .zip([EDGE, EDGE2])
+            .map(|(at, fqdn)| {
+                let (ip, port) = (at.ip(), at.port());
+                format!(
+                    "{{ fqdn = \"{fqdn}\", address = \"{ip}\", port = {port}, clients = \"{WEBCONF}:443\" }}"
+                )
+            })
+            .collect();
         let text = format!(
             "fqdn = \"{name}\"\ncertificate = {{ chain = {chain:?}, key = {key:?} }}\nca = {:?}\n\
-             socket = {socket:?}\nedges = [{{ fqdn = \"{EDGE}\", address = \"{}\", port = {}, \
-             clients = \"{WEBCONF}:443\" }}]\nservers = [{{ name = \"{name}\", target = \"{target}\" }}]\n",
+             socket = {socket:?}\nedges = [{}]\n\
+             servers = [{{ name = \"{name}\", target = \"{target}\" }}]\n",
             self.inside.file(),
-            edge.ip(),
-            edge.port(),
+            edges.join(", "),
         );
         let config = AgentConfig::check(&text, self.directory.path()).unwrap();
         Agent {
@@ -206,6 +259,11 @@ cores = 2
 
     /// A client whose TLS handshake is done.
     pub(crate) fn client(&self) -> Client {
+        self.client_of(self.external())
+    }
+
+    /// A client of some edge of the array.
+    pub(crate) fn client_of(&self, edge: SocketAddr) -> Client {
         let mut roots = RootCertStore::empty();
         roots.add(self.outside.certificate()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -214,16 +272,7 @@ cores = 2
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let name = WEBCONF.try_into().unwrap();
-        let tls = ClientConnection::new(Arc::new(config), name).unwrap();
-        let tcp = TcpStream::connect(self.external()).unwrap();
-        tcp.set_read_timeout(Some(PATIENCE)).unwrap();
-        tcp.set_write_timeout(Some(PATIENCE)).unwrap();
-        let mut stream = StreamOwned::new(tls, tcp);
-        while stream.conn.is_handshaking() {
-            stream.conn.complete_io(&mut stream.sock).unwrap();
-        }
-        stream
+        connect(config, WEBCONF, edge)
     }
 
     /// A value of the edge's metrics; 0 when it is not there.
@@ -252,7 +301,21 @@ cores = 2
     }
 }
 
-pub(crate) type Client = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type Client = Raw;
+
+/// The other member of an array.
+pub(crate) struct SecondEdge {
+    process: Process,
+    pub(crate) external: SocketAddr,
+    pub(crate) internal: SocketAddr,
+}
+
+impl SecondEdge {
+    /// A value of its metrics; 0 when it is not there.
+    pub(crate) fn metric(&self, line: &str) -> u64 {
+        self.process.metric(line)
+    }
+}
 
 /// The cores of a service in this process.
 pub(crate) struct Process {
@@ -344,6 +407,65 @@ impl Agent {
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         (status, serde_json::from_str(body).unwrap())
+    }
+}
+
+/// A connection to the agent port, spoken by hand.
+pub(crate) type Raw = StreamOwned<ClientConnection, TcpStream>;
+
+impl World {
+    /// A TLS connection to the agent port with the certificate of a name. `Err` holds what TLS said.
+    pub(crate) fn raw_agent(&self, name: &str, alpn: &[&[u8]]) -> Raw {
+        self.raw_agent_over(name, alpn, rustls::DEFAULT_VERSIONS)
+    }
+
+    pub(crate) fn raw_agent_over(
+        &self,
+        name: &str,
+        alpn: &[&[u8]],
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> Raw {
+        let (chain, key) = self.inside.issue(&format!("raw-{name}"), name);
+        let chain = CertificateDer::pem_file_iter(chain).unwrap();
+        let chain = chain.map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_file(key).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(self.inside.certificate()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .unwrap();
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        connect(config, EDGE, self.internal())
+    }
+}
+
+fn connect(config: ClientConfig, name: &'static str, to: SocketAddr) -> Raw {
+    let tls = ClientConnection::new(Arc::new(config), name.try_into().unwrap()).unwrap();
+    let tcp = TcpStream::connect(to).unwrap();
+    tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+    tcp.set_write_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = StreamOwned::new(tls, tcp);
+    while stream.conn.is_handshaking() {
+        stream.conn.complete_io(&mut stream.sock).unwrap();
+    }
+    stream
+}
+
+/// The next frame from the edge.
+pub(crate) fn hear(stream: &mut Raw) -> Frame {
+    let mut head = [0; frame::HEAD_LEN];
+    stream.read_exact(&mut head).unwrap();
+    let len = u32::from_be_bytes(head[4..].try_into().unwrap());
+    let mut bytes = head.to_vec();
+    bytes.resize(frame::HEAD_LEN + len as usize, 0);
+    stream.read_exact(&mut bytes[frame::HEAD_LEN..]).unwrap();
+    match frame::next(&bytes).unwrap() {
+        Step::Frame { kind, body, .. } => Frame::parse(kind, body).unwrap(),
+        Step::NeedMore => panic!("a whole frame was read"),
     }
 }
 
