@@ -1,4 +1,29 @@
 //! What the three daemons and edgectl share.
+//!
+//! ```text
+//!                    edge.toml ─► config ─► Config ─► ports ─► listeners, firewall, DNS, documents
+//!                                             │
+//!      socket ─► net ─► sip framing, parse ─► a daemon's own decisions ─► sip edits ─► net ─► socket
+//!                 │                           │
+//!      cert: who we are and who they are      secret, seal, credential, partner_proof, srv: what proves what
+//! ```
+//!
+//! Pure, and all there is without the feature `io`:
+//! - [`time`], [`side`], [`host_name`], [`punycode`], [`random`]: values that everything is written in;
+//! - [`config`]: what was typed → what it means, every finding at once; [`ports`]: THE port table;
+//! - [`peer_range`]: special-purpose addresses and what an IPv6 address hides;
+//! - [`secret`], [`seal`], [`credential`]: keys, sealed tokens, media credentials;
+//! - [`srv`], [`partner_proof`]: DNS order, and whether a connection speaks for a domain;
+//! - [`sip`]: framing, byte-preserving messages, edits, URIs, headers;
+//! - [`limit`], [`timer`]: caps, token buckets, the timer wheel;
+//! - [`net::proxy_protocol`].
+//!
+//! With I/O, behind the feature `io`:
+//! - [`net`]: one runtime per core, TLS without sockets and streams with them, mailboxes between cores;
+//! - [`cert`]: roles, stores, trust, revocation, the TLS configurations;
+//! - `dns`: partners and the next hop, looked up and guarded;
+//! - `observe`, `run`: logs, metrics, health, the admin socket, signals, drain;
+//! - `config::reload`, `config::files`, `secret_files`, `private_file`: what is read from disk.
 
 pub mod cert;
 pub mod config;

@@ -2,6 +2,15 @@
 //!
 //! The file is what the operator typed; [`Config`] is what it means. Field names are those of the file. After
 //! the check nothing needs to be checked again, so every value here has the type of its meaning.
+//!
+//! ```text
+//!  text ─► document ─► shape ─► file ─► rules ─► build ─► Config ─► at_start, paths
+//!          syntax      │ keys,  typed   what values
+//!          places      │ kinds, values  mean together
+//!                    schema ◄── the same types      findings: rule, place, help
+//! ```
+//!
+//! Pure but for `reload`, which reads the file, and `files`, which looks at the files that it names.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 pub mod access;
