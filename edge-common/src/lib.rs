@@ -16,11 +16,12 @@
 //! - [`srv`], [`partner_proof`]: DNS order, and whether a connection speaks for a domain;
 //! - [`sip`]: framing, byte-preserving messages, edits, URIs, headers;
 //! - [`limit`], [`timer`]: caps, token buckets, the timer wheel;
-//! - [`net::proxy_protocol`].
+//! - of [`cert`]: what a certificate must hold and proves; of [`net`]: a balancer's header and the name in a
+//!   ClientHello.
 //!
 //! With I/O, behind the feature `io`:
 //! - [`net`]: one runtime per core, TLS without sockets and streams with them, mailboxes between cores;
-//! - [`cert`]: roles, stores, trust, revocation, the TLS configurations;
+//! - [`cert`]: stores, trust, revocation, tickets, the TLS configurations;
 //! - `dns`: partners and the next hop, looked up and guarded;
 //! - `observe`, `run`: logs, metrics, health, the admin socket, signals, drain;
 //! - `config::reload`, `config::files`, `secret_files`, `private_file`: what is read from disk.
