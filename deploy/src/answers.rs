@@ -1,12 +1,13 @@
 //! What `edgectl init` is told, and the `edge.toml` that follows from it.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use edge_common::host_name::{HostName, HostPort};
 use edge_common::ports::Service;
 use ipnet::IpNet;
+
+use crate::plan::line;
 
 /// A single edge in the operator's words. What is not asked here keeps its default.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -305,12 +306,8 @@ impl Toml {
         self.line(&format!("{key} = {value}"));
     }
 
-    #[expect(
-        clippy::expect_used,
-        reason = "a String takes whatever is written to it"
-    )]
     fn line(&mut self, text: &str) {
-        writeln!(self.text, "{text}").expect("writing to a String cannot fail");
+        line(&mut self.text, format_args!("{text}"));
     }
 }
 

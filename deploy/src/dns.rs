@@ -5,7 +5,6 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use edge_common::config::Config;
@@ -14,7 +13,7 @@ use edge_common::peer_range::is_public;
 use edge_common::side::Side;
 use ipnet::IpNet;
 
-use crate::plan::Document;
+use crate::plan::{Document, line};
 
 /// All fragments of one view.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -334,14 +333,6 @@ fn relative<'a>(owner: &'a str, zone: &HostName) -> &'a str {
         .strip_suffix(zone.as_str())
         .and_then(|front| front.strip_suffix('.'))
         .unwrap_or(owner)
-}
-
-#[expect(
-    clippy::expect_used,
-    reason = "a String takes whatever is written to it"
-)]
-fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
-    writeln!(out, "{text}").expect("writing to a String cannot fail");
 }
 
 /// Short enough to move an edge within the hour.

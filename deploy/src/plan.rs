@@ -1,6 +1,7 @@
 //! Everything around the daemons that follows from the configuration, before any of it is printed or applied.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use edge_common::config::Config;
@@ -47,4 +48,15 @@ pub struct Document {
     pub path: PathBuf,
     /// All of it.
     pub text: String,
+}
+
+/// Adds one line to a text that is being printed.
+#[expect(
+    clippy::expect_used,
+    reason = "a String takes whatever is written to it"
+)]
+pub(crate) fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    out.write_fmt(text)
+        .and_then(|()| out.write_char('\n'))
+        .expect("writing to a String cannot fail");
 }

@@ -5,11 +5,12 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use edge_common::config::{CertificateFiles, Config};
 use edge_common::ports::{self, Direction, Purpose, Service};
+
+use crate::plan::line;
 
 /// Where things are on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -418,13 +419,9 @@ fn key(files: &CertificateFiles) -> PathBuf {
     files.key.clone()
 }
 
-#[expect(
-    clippy::expect_used,
-    reason = "a String takes whatever is written to it"
-)]
 fn push(out: &mut String, lines: &[String]) {
-    for line in lines {
-        writeln!(out, "{line}").expect("writing to a String cannot fail");
+    for text in lines {
+        line(out, format_args!("{text}"));
     }
 }
 

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use edge_common::config::units;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{Global, Verdict};
+use super::{Global, Verdict, duration};
 use crate::apply::{self, ApplyError, Nft, Waiting};
 use crate::firewall::{self, Ruleset, Users};
 use crate::fresh;
@@ -237,11 +237,6 @@ fn verify(nft: &Nft, ruleset: &Ruleset) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-/// "60 s" or "60s".
-fn duration(text: &str) -> Result<Duration, String> {
-    units::parse_duration(text).map_err(|error| error.to_string())
 }
 
 const DEFAULT_TIME: Duration = Duration::from_secs(60);

@@ -9,7 +9,7 @@ use edge_common::config::units;
 use edge_common::credential::Location;
 use edge_common::random::SystemRandom;
 
-use super::{Global, Verdict, now};
+use super::{Global, Verdict, duration, now};
 use crate::credentials::{self, Order};
 
 /// Arguments of `edgectl av`.
@@ -107,8 +107,4 @@ impl Credentials {
         }
         Ok(Verdict::Good)
     }
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    units::parse_duration(text).map_err(|error| error.to_string())
 }

@@ -15,6 +15,7 @@ mod status;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -153,6 +154,11 @@ impl Global {
 
 fn now() -> UnixTime {
     edge_common::run::now().unix
+}
+
+/// "60 s" or "60s", as in the configuration.
+fn duration(text: &str) -> Result<Duration, String> {
+    config::units::parse_duration(text).map_err(|error| error.to_string())
 }
 
 /// A file's text, with its name in the error.

@@ -11,11 +11,11 @@ use clap::{Args, Subcommand};
 use edge_common::cert::role::Wanted;
 use edge_common::cert::store::LoadError;
 use edge_common::cert::tls::{self, CrlStore, PeerPolicy, PeerVerifier, Store, TrustStore};
-use edge_common::config::{CertificateFiles, ClientEku, Config, Revocation, units};
+use edge_common::config::{CertificateFiles, ClientEku, Config, Revocation};
 use edge_common::host_name::{HostName, HostPort};
 use edge_common::random::SystemRandom;
 
-use super::{Global, Verdict, now};
+use super::{Global, Verdict, duration, now};
 use crate::mras::{Answer, Location, Question};
 use crate::probe::{self, ProbeError, Target};
 
@@ -239,10 +239,6 @@ fn trusting(ca: &Path) -> Result<Arc<PeerVerifier>, LoadError> {
         policy,
         CrlStore::load(&[])?,
     ))
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    units::parse_duration(text).map_err(|error| error.to_string())
 }
 
 /// The guide's port for MRAS.

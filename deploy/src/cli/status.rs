@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
-use edge_common::config::{Config, units};
+use edge_common::config::Config;
 use edge_common::ports::{self, Purpose, Service};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Global, Verdict};
+use super::{Global, Verdict, duration};
 use crate::admin_client;
 
 /// Arguments of `edgectl status`.
@@ -113,8 +113,4 @@ fn print(rows: &[Row], out: &mut dyn Write) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    units::parse_duration(text).map_err(|error| error.to_string())
 }

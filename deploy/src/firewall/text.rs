@@ -1,17 +1,18 @@
 //! The table as people review it: byte for byte what `nft -s list table inet edge` answers once it is loaded.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
-use std::fmt::{Display, Write as _};
+use std::fmt::Display;
 
 use super::span::spans;
 use super::{Action, Chain, Match, Rule, Ruleset, TABLE, family_word};
+use crate::plan::line;
 
 /// The whole table.
 #[must_use]
 pub fn table(ruleset: &Ruleset) -> String {
     let mut out = format!("table inet {TABLE} {{\n");
     for counter in ruleset.counters() {
-        push(&mut out, format_args!("\tcounter {counter} {{\n\t}}\n\n"));
+        line(&mut out, format_args!("\tcounter {counter} {{\n\t}}\n"));
     }
     let chains: Vec<String> = Chain::ALL
         .into_iter()
@@ -24,17 +25,17 @@ pub fn table(ruleset: &Ruleset) -> String {
 
 fn chain(ruleset: &Ruleset, chain: Chain) -> String {
     let mut out = format!("\tchain {} {{\n", chain.name());
-    push(
+    line(
         &mut out,
         format_args!(
-            "\t\ttype filter hook {} priority {}; policy {};\n",
+            "\t\ttype filter hook {} priority {}; policy {};",
             chain.hook(),
             chain.priority().word(),
             action(chain.policy()),
         ),
     );
     for one in ruleset.of(chain) {
-        push(&mut out, format_args!("\t\t{}\n", rule(one)));
+        line(&mut out, format_args!("\t\t{}", rule(one)));
     }
     out.push_str("\t}\n");
     out
@@ -96,13 +97,4 @@ fn set(elements: impl IntoIterator<Item = impl Display>) -> String {
         [one] => one.clone(),
         several => format!("{{ {} }}", several.join(", ")),
     }
-}
-
-#[expect(
-    clippy::expect_used,
-    reason = "a String takes whatever is written to it"
-)]
-fn push(out: &mut String, text: std::fmt::Arguments<'_>) {
-    out.write_fmt(text)
-        .expect("writing to a String cannot fail");
 }

@@ -1,13 +1,11 @@
 //! The network as files for systemd-networkd and sysctl.d.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
-use std::fmt::Write as _;
-
 use edge_common::side::Side;
 use ipnet::IpNet;
 
 use super::{Link, Network, Table, Way};
-use crate::plan::Document;
+use crate::plan::{Document, line};
 
 /// One `.network` file per side and one file for sysctl.d, with paths below `/etc`.
 #[must_use]
@@ -75,14 +73,6 @@ fn sysctl_file(network: &Network) -> String {
         line(&mut out, format_args!("{key} = {value}"));
     }
     out
-}
-
-#[expect(
-    clippy::expect_used,
-    reason = "a String takes whatever is written to it"
-)]
-fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
-    writeln!(out, "{text}").expect("writing to a String cannot fail");
 }
 
 const MADE: &str = "Made by `edgectl render network`: change edge.toml.";

@@ -1,11 +1,10 @@
 //! The network as a plain shell script, for hosts without systemd-networkd and for network namespaces.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
-use std::fmt::Write as _;
-
 use ipnet::IpNet;
 
 use super::{Link, Network, Table, Way};
+use crate::plan::line;
 
 /// A script that may be run again: it replaces what an earlier run has set.
 #[must_use]
@@ -108,14 +107,6 @@ fn quoted(word: &str) -> String {
         return word.to_owned();
     }
     format!("'{}'", word.replace('\'', r"'\''"))
-}
-
-#[expect(
-    clippy::expect_used,
-    reason = "a String takes whatever is written to it"
-)]
-fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
-    writeln!(out, "{text}").expect("writing to a String cannot fail");
 }
 
 const HEAD: &str = "#!/bin/sh
