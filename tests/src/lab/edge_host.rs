@@ -208,17 +208,12 @@ impl EdgeHost {
         })
     }
 
-    /// Shards of edge-av that hold an allocation now.
-    pub fn shards_in_use(&self) -> Result<Vec<u32>> {
+    /// Packets that edge-av relayed in memory between two of its own allocations: of one core, and of
+    /// two.
+    pub fn hairpins(&self) -> Result<(u64, u64)> {
         let page = self.metrics(Service::Av)?;
-        let mut shards: Vec<u32> = page
-            .by_label("edge_av_allocations", "shard")
-            .into_iter()
-            .filter(|(_, held)| *held > 0.0)
-            .filter_map(|(shard, _)| shard.parse().ok())
-            .collect();
-        shards.sort_unstable();
-        Ok(shards)
+        let count = |cores| page.count("edge_av_hairpins_total", &[("cores", cores)]);
+        Ok((count("one")?, count("two")?))
     }
 
     /// From now on daemons start under `strace`, each with its own file in `directory`.

@@ -19,6 +19,8 @@ pub struct Run<'a> {
     pub tcp: bool,
     /// Two clients of one relay send to each other (the hairpin); else one echo peer.
     pub peer: Option<&'a str>,
+    /// The relayed address is to be IPv6.
+    pub ipv6: bool,
     /// Messages to send.
     pub messages: u32,
 }
@@ -49,6 +51,9 @@ pub fn run(netns: &Netns, relay: &Relay, run: &Run<'_>) -> Result<Counted> {
     if run.tcp {
         command.arg("-t");
     }
+    if run.ipv6 {
+        command.arg("-x");
+    }
     match run.peer {
         Some(peer) => command.args(["-e", peer, "-r", &PEER_PORT.to_string()]),
         None => command.arg("-y"),
@@ -76,7 +81,12 @@ pub fn echo_peer(netns: &Netns, address: &str, work: &Path) -> Result<Process> {
     let mut command = netns.command("turnutils_peer");
     command.args(["-L", address, "-p", &PEER_PORT.to_string()]);
     let mut peer = Process::start("turn-echo-peer", &mut command, work)?;
-    peer.wait_listening(netns, &[("udp", &format!("{address}:{PEER_PORT}"))])
+    let shown = if address.contains(':') {
+        format!("[{address}]:{PEER_PORT}")
+    } else {
+        format!("{address}:{PEER_PORT}")
+    };
+    peer.wait_listening(netns, &[("udp", &shown)])
         .context("the echo peer did not start")?;
     Ok(peer)
 }

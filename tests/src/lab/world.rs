@@ -262,7 +262,14 @@ fn edge_meters(net: &Topology) -> Result<Counters> {
     let mut rules = Vec::new();
     for (side, interface) in [("external", "ext"), ("internal", "int")] {
         for (port, range) in [("turn", "3478"), ("relay", "50000-59999")] {
-            let inward = format!("iifname \"{interface}\" udp dport {range}");
+            // Of what reaches a relay port only that for which a socket is open: the last packets of a
+            // call come when its ports are closed, and the kernel answers them.
+            let owned = if port == "relay" {
+                " socket wildcard 0"
+            } else {
+                ""
+            };
+            let inward = format!("iifname \"{interface}\" udp dport {range}{owned}");
             rules.push((format!("{port}_{side}_in"), Hook::Input, inward));
             let outward = format!("oifname \"{interface}\" udp sport {range}");
             rules.push((format!("{port}_{side}_out"), Hook::Output, outward));

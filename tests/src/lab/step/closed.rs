@@ -2,7 +2,7 @@
 //! external interface; the relay does not reach what it must not.
 
 use crate::lab::phone::Relay;
-use crate::lab::plan::{CONTOSO, STRANGER};
+use crate::lab::plan::{CONTOSO, STRANGER, ipv6};
 use crate::lab::port_scan;
 use crate::lab::report::{Report, Seen};
 use crate::lab::turn_client::{self, Run};
@@ -97,19 +97,31 @@ fn inside_address_is_shut(world: &World) -> Result<()> {
 }
 
 fn forbidden_peers(world: &World, relay: &Relay) -> Result<Seen> {
+    let ipv4 = refused_peers(world, relay, STRANGER, &FORBIDDEN)?;
+    let ipv6 = refused_peers(world, relay, ipv6::STRANGER, &FORBIDDEN_IPV6)?;
+    Ok(Seen::text(format!("403 for {ipv4}, {ipv6}")))
+}
+
+/// One honest peer, which is served, and its neighbours that differ in the address only.
+fn refused_peers(
+    world: &World,
+    relay: &Relay,
+    honest: &str,
+    forbidden: &[(&str, &str)],
+) -> Result<String> {
     let host = &world.net.stranger;
-    let _peer = turn_client::echo_peer(host, STRANGER, &world.work)?;
+    let _peer = turn_client::echo_peer(host, honest, &world.work)?;
     let run = |peer| Run {
         server: CONTOSO.av,
         port: 3478,
         tcp: false,
         peer: Some(peer),
+        ipv6: honest.contains(':'),
         messages: 2,
     };
-    // The neighbour that differs in one value: a peer on the Internet.
-    turn_client::run(host, relay, &run(STRANGER)).context("an honest peer")?;
+    turn_client::run(host, relay, &run(honest)).with_context(|| format!("honest peer {honest}"))?;
     let mut refused = Vec::new();
-    for (peer, what) in FORBIDDEN {
+    for &(peer, what) in forbidden {
         match turn_client::run(host, relay, &run(peer)) {
             Ok(counted) => bail!("{what} {peer} was accepted as a peer: {counted:?}"),
             Err(error) => {
@@ -121,7 +133,7 @@ fn forbidden_peers(world: &World, relay: &Relay) -> Result<Seen> {
             }
         }
     }
-    Ok(Seen::text(format!("403 for {}", refused.join(", "))))
+    Ok(refused.join(", "))
 }
 
 /// Peers that a relayed packet must never reach.
@@ -134,4 +146,16 @@ const FORBIDDEN: [(&str, &str); 8] = [
     ("169.254.169.254", "link-local"),
     ("192.168.1.1", "a private network elsewhere"),
     ("224.0.0.1", "multicast"),
+];
+
+/// The same in IPv6, and IPv4 addresses in their disguises.
+const FORBIDDEN_IPV6: [(&str, &str); 8] = [
+    ("::ffff:10.10.0.50", "the Director, IPv4-mapped"),
+    ("::10.10.0.50", "the Director, IPv4-compatible"),
+    ("64:ff9b::a0a:32", "the Director behind NAT64"),
+    ("2002:a0a:32::1", "the Director by 6to4"),
+    (ipv6::AV, "the relay's own address"),
+    ("::1", "loopback"),
+    ("fe80::1", "link-local"),
+    ("fd00::1", "a private network"),
 ];
