@@ -9,11 +9,14 @@
 //!
 //! Modules that touch the world:
 //! - [`daemon`]: what runs, reloads and drains;
-//! - [`parts`]: from the configuration to running cores;
+//! - [`parts`]: what the configuration comes to;
+//! - [`cores`]: from there to sockets and running cores;
 //! - [`relay`]: sockets, batches and cores around the server;
 //! - [`mras_listener`]: SIP over mutual TLS around the service;
 //! - [`observe`]: counters and logs.
 
+#[cfg(feature = "io")]
+pub mod cores;
 pub mod credentials;
 #[cfg(feature = "io")]
 pub mod daemon;

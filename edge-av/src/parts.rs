@@ -1,49 +1,33 @@
-//! Puts the parts together: what the configuration says becomes sockets, keys, servers and cores.
+//! What the configuration comes to: addresses, keys, rules and the handles that the cores share.
 
-use std::cell::RefCell;
 use std::io;
-use std::net::{TcpListener, UdpSocket};
-use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use edge_common::cert::role::{Role, Wanted};
 use edge_common::cert::tls::{self, ArrayTickets, PeerVerifier, Store};
 use edge_common::config::{Av, AvLimits, Config};
 use edge_common::limit::{Cap, HashKey, Rate, SourceCap, SourceRate};
-use edge_common::net::accept::{self, Door, Gate, GateLimits, Security};
-use edge_common::net::bind::{Bind, BindError, TcpOptions};
-use edge_common::net::core_runtime::{CoreContext, Cores, core_count};
-use edge_common::net::mailbox::{self, Mailboxes};
-use edge_common::observe::metrics::Metrics;
+use edge_common::net::bind::{Bind, BindError};
 use edge_common::ports::{self, PortRange, Purpose};
 use edge_common::random::{Random as _, SystemRandom};
 use edge_common::secret::{Label, Secrets};
 use edge_common::secret_files;
-use edge_common::side::{Side, SidePair};
+use edge_common::side::Side;
 use edge_common::time::Now;
 use ipnet::IpNet;
 use rustls::ServerConfig;
-use tokio::sync::watch;
 
 use crate::credentials::Credentials;
 use crate::mras::service::Service;
-use crate::mras_listener;
-use crate::observe::{Figures, MrasFigures};
-use crate::relay::crossing::{Crossings, ToShard};
-use crate::relay::poller::Poller;
-use crate::relay::shard::{self, Rules, Shard, shard_of};
-use crate::relay::sockets::Sockets;
-use crate::relay::tcp;
 use crate::turn::authority::Authority;
-use crate::turn::five_tuple::{Listener, ListenerId, Transport};
+use crate::turn::five_tuple::{Listener, Transport};
 use crate::turn::nonce::Nonces;
 use crate::turn::peer_policy::PeerPolicy;
 use crate::turn::port_pool::PortPool;
 use crate::turn::quota::UserQuota;
 use crate::turn::relayed::FamilyPair;
-use crate::turn::{Server, Settings, Shared};
+use crate::turn::{Settings, Shared};
 
 /// All that the cores are started with.
 #[derive(Debug)]
@@ -101,71 +85,6 @@ pub enum StartError {
     Cores(#[from] io::Error),
 }
 
-/// What only a restart can change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} cannot be changed while the daemon runs; restart it")]
-pub struct NeedsRestart(&'static str);
-
-/// Changes what running cores decide by.
-#[derive(Debug)]
-pub struct Changes {
-    common: Arc<Common>,
-    rules: watch::Sender<Rules>,
-}
-
-impl Changes {
-    /// Puts what `new` says in force for all that comes from now on; allocations stay as they are.
-    ///
-    /// Limits of one allocation change at once. Those that all cores share have tables of their size and stay.
-    pub fn apply(&self, new: Parts) -> Result<(), NeedsRestart> {
-        let old = &self.common.parts;
-        let same = |what, same: bool| {
-            if same {
-                Ok(())
-            } else {
-                Err(NeedsRestart(what))
-            }
-        };
-        let range = |parts: &Parts| (parts.shared.ports.v4.first(), parts.shared.ports.v4.len());
-        same(
-            "a listener's address",
-            old.binds == new.binds && old.settings.listeners == new.settings.listeners,
-        )?;
-        same("the range of relay ports", range(old) == range(&new))?;
-        same(
-            "whether TURN is offered over TLS",
-            old.tls.is_some() == new.tls.is_some(),
-        )?;
-        if old.settings.limits != new.settings.limits {
-            tracing::warn!(
-                "limits of allocations, users, sources and connections change with the next start"
-            );
-        }
-        if let (Some(old), Some(new)) = (&old.tls, &new.tls) {
-            old.store(new.load_full());
-        }
-        if let (Some(old), Some(new)) = (&old.mras, &new.mras) {
-            old.tls.store(new.tls.load_full());
-            old.service.store(new.service.load_full());
-        }
-        self.rules.send_replace(new.rules());
-        Ok(())
-    }
-
-    /// Allocations of all cores.
-    #[must_use]
-    pub fn allocations(&self) -> usize {
-        self.common.parts.shared.allocations.used()
-    }
-
-    /// Relay ports of both families that are in use.
-    #[must_use]
-    pub fn ports_in_use(&self) -> u32 {
-        let ports = &self.common.parts.shared.ports;
-        ports.v4.taken() + ports.v6.taken()
-    }
-}
-
 impl Parts {
     /// Reads the files that the configuration names and derives everything from them.
     pub fn load(config: &Config, now: Now) -> Result<Self, StartError> {
@@ -218,192 +137,6 @@ impl Parts {
             mailbox: av.limits.mailbox,
             cores: config.runtime.cores,
         })
-    }
-
-    /// Opens every socket and starts the cores: when this returns, clients are served.
-    pub fn start(self, metrics: &Metrics, now: Now) -> Result<(Cores, Changes), StartError> {
-        let cores = core_count(self.cores);
-        let seeds = self.seeds(cores)?;
-        self.watch(metrics);
-        let gate = |name, limits| Gate::new(name, limits, hash_key(), now, metrics);
-        let clients = gate_limits(self.tcp_connections);
-        let gates = Gates {
-            turn: SidePair {
-                external: gate("turn_external", clients),
-                internal: gate("turn_internal", clients),
-            },
-            mras: gate("mras", GateLimits::default()),
-        };
-        let (rules, seen) = watch::channel(self.rules());
-        let common = Arc::new(Common {
-            parts: self,
-            metrics: metrics.clone(),
-            gates,
-        });
-        let changes = Changes {
-            common: Arc::clone(&common),
-            rules,
-        };
-        let cores = Cores::start_with("av", seeds, move |core, seed| {
-            let (common, seen) = (Arc::clone(&common), seen.clone());
-            async move {
-                if let Err(error) = serve(core, seed, &common, seen).await {
-                    tracing::error!(%error, "a core of the relay has ended");
-                }
-            }
-        })?;
-        Ok((cores, changes))
-    }
-
-    fn rules(&self) -> Rules {
-        Rules {
-            settings: Arc::clone(&self.settings),
-            authority: Arc::clone(&self.shared.authority),
-            nonces: Arc::clone(&self.shared.nonces),
-        }
-    }
-
-    fn seeds(&self, cores: usize) -> Result<Vec<Seed>, BindError> {
-        let mailboxes = mailbox::mesh(cores, self.mailbox);
-        let mut seeds: Vec<Seed> = mailboxes.into_iter().map(Seed::new).collect();
-        for (listener, bind) in self.settings.listeners.iter().zip(&self.binds) {
-            match listener.transport {
-                Transport::Udp => {
-                    for (seed, socket) in seeds.iter_mut().zip(bind.udp_sockets(cores)?) {
-                        enlarge(&socket);
-                        seed.udp.push(Some(socket));
-                    }
-                }
-                Transport::Tcp => {
-                    for (seed, socket) in seeds.iter_mut().zip(bind.tcp_listeners(cores)?) {
-                        seed.tcp.push((ListenerId(seed.udp.len() as u8), socket));
-                        seed.udp.push(None);
-                    }
-                }
-            }
-        }
-        for bind in self.mras.iter().flat_map(|mras| &mras.binds) {
-            for (seed, socket) in seeds.iter_mut().zip(bind.tcp_listeners(cores)?) {
-                seed.mras.push(socket);
-            }
-        }
-        Ok(seeds)
-    }
-
-    fn watch(&self, metrics: &Metrics) {
-        let ports = Arc::clone(&self.shared.ports);
-        let in_use = move || i64::from(ports.v4.taken()) + i64::from(ports.v6.taken());
-        metrics
-            .gauges("relay_ports", "Relay ports in use", [])
-            .watch([], in_use);
-    }
-}
-
-/// What one core begins with.
-struct Seed {
-    udp: Vec<Option<UdpSocket>>,
-    tcp: Vec<(ListenerId, TcpListener)>,
-    mras: Vec<TcpListener>,
-    mailboxes: Mailboxes<ToShard>,
-}
-
-impl Seed {
-    const fn new(mailboxes: Mailboxes<ToShard>) -> Self {
-        Self {
-            udp: Vec::new(),
-            tcp: Vec::new(),
-            mras: Vec::new(),
-            mailboxes,
-        }
-    }
-}
-
-/// What all cores look at.
-#[derive(Debug)]
-struct Common {
-    parts: Parts,
-    metrics: Metrics,
-    gates: Gates,
-}
-
-#[derive(Debug)]
-struct Gates {
-    turn: SidePair<Gate>,
-    mras: Gate,
-}
-
-/// What one core does.
-async fn serve(
-    core: CoreContext,
-    seed: Seed,
-    common: &Common,
-    rules: watch::Receiver<Rules>,
-) -> io::Result<()> {
-    let (parts, id) = (&common.parts, shard_of(&core));
-    let Mailboxes { inbox, outbox } = seed.mailboxes;
-    let poller = Poller::new()?;
-    let shard = Rc::new(RefCell::new(Shard::new(
-        Server::new(
-            id,
-            Arc::clone(&parts.settings),
-            parts.shared.clone(),
-            Box::new(SystemRandom),
-        ),
-        Sockets::new(seed.udp, Arc::clone(&parts.shared.ports)),
-        Crossings::new(id, outbox, parts.mailbox),
-        poller.registrar(),
-        parts.relay_interface.clone(),
-        Figures::new(&common.metrics, id),
-    )?));
-    for (listener, socket) in seed.tcp {
-        let (shard, tls) = (Rc::clone(&shard), parts.tls.clone());
-        let side = parts.settings.listeners[usize::from(listener.0)].side;
-        let door = door(Security::Plain, parts.balancers.clone());
-        let serve = accept::serve(
-            core.clone(),
-            socket,
-            common.gates.turn[side].clone(),
-            door,
-            move |stream| tcp::serve(Rc::clone(&shard), listener, stream, tls.clone()),
-        );
-        spawn(&core, "turn", serve);
-    }
-    if let Some(mras) = &parts.mras {
-        for socket in seed.mras {
-            let door = door(Security::Tls(Arc::clone(&mras.tls)), Vec::new());
-            let (service, figures) = (Arc::clone(&mras.service), MrasFigures::new(&common.metrics));
-            let serve = accept::serve(
-                core.clone(),
-                socket,
-                common.gates.mras.clone(),
-                door,
-                move |stream| mras_listener::serve(service.load_full(), figures.clone(), stream),
-            );
-            spawn(&core, "mras", serve);
-        }
-    }
-    shard::run(core, shard, poller, inbox, rules).await
-}
-
-fn spawn(
-    core: &CoreContext,
-    listener: &'static str,
-    serve: impl Future<Output = io::Result<()>> + 'static,
-) {
-    core.spawn(async move {
-        if let Err(error) = serve.await {
-            tracing::error!(listener, %error, "a listener has ended");
-        }
-    });
-}
-
-fn door(security: Security, balancers: Vec<IpNet>) -> Door {
-    Door {
-        security,
-        balancers,
-        handshake_timeout: HANDSHAKE_TIMEOUT,
-        stream: tcp::stream_options(),
-        tcp: TcpOptions::default(),
     }
 }
 
@@ -523,32 +256,11 @@ fn bind_of(listener: &ports::Listener) -> Bind {
     Bind::on(listener.address, listener.interface.clone())
 }
 
-fn gate_limits(connections: usize) -> GateLimits {
-    GateLimits {
-        connections,
-        ..GateLimits::default()
-    }
-}
-
-fn hash_key() -> HashKey {
+pub(crate) fn hash_key() -> HashKey {
     let mut key = HashKey::default();
     SystemRandom.fill(&mut key);
     key
 }
 
-/// All clients of a core share one socket: it has to hold what arrives while the core is busy elsewhere.
-fn enlarge(socket: &UdpSocket) {
-    let socket = socket2::SockRef::from(socket);
-    if let Err(error) = socket
-        .set_recv_buffer_size(SOCKET_BUFFER)
-        .and_then(|()| socket.set_send_buffer_size(SOCKET_BUFFER))
-    {
-        tracing::debug!(%error, "a socket keeps its buffers as they are");
-    }
-}
-
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Enough for 16 000 sources at once before two of them share both of their slots by accident.
 const STRANGER_SLOTS: usize = 64 * 1024;
-/// The kernel gives what its own limit allows.
-const SOCKET_BUFFER: usize = 4 * 1024 * 1024;

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use edge_av::parts::{Changes, Parts, shared};
+use edge_av::cores::Changes;
+use edge_av::parts::{Parts, shared};
 use edge_av::stun::attribute::{kind, read_xor_address};
 use edge_av::stun::fields::Fields;
 use edge_av::stun::frame::{Framer, Step};
