@@ -259,6 +259,8 @@ impl Core {
         let mut at = 0;
         while self.0.streams.borrow().get(key).is_some() {
             let mut proxy = self.0.proxy.borrow_mut();
+            // The inside may have accepted the client since its last message.
+            framer.set_limits(proxy.frame_limits(key));
             at += match framer.next(&received[at..]) {
                 Ok(Step::NeedMore) => break,
                 Ok(Step::Skip { len } | Step::Pong { len }) => len,
@@ -268,7 +270,6 @@ impl Core {
                 }
                 Ok(Step::Message { len }) => {
                     proxy.handle_message(now, key, &received[at..at + len]);
-                    framer.set_limits(proxy.frame_limits(key));
                     len
                 }
                 Err(error) => {

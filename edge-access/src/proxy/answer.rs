@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 use edge_common::sip::header::Name;
+use edge_common::sip::header::cseq::CSeq;
 use edge_common::sip::message::Message;
 use edge_common::sip::response::Response;
 use edge_common::sip::uri::Host;
@@ -89,14 +90,22 @@ impl Proxy {
     }
 }
 
-/// The same for a retransmission, as we keep no memory of the first answer (RFC 3261 §8.2.7).
+/// Whether that is the ACK of a refusal of ours; it would be news to everybody behind us.
+pub(super) fn is_ack_of_ours(request: &Request<'_>) -> bool {
+    request.method == b"ACK" && request.to.tag == Some(to_tag(&request.message).as_bytes())
+}
+
+/// The same for a retransmission, as we keep no memory of the first answer (RFC 3261 §8.2.7), and for
+/// the ACK of it, which differs only in its method and To tag.
 fn to_tag(message: &Message<'_>) -> String {
-    let part = |name| message.first(name).map(|h| h.value()).unwrap_or_default();
+    let value = |name| message.first(name).map(|h| h.value()).unwrap_or_default();
+    let cseq = CSeq::parse(value(Name::CSeq)).map_or(0, |cseq| cseq.number);
+    let via = message.list(Name::Via).next();
     let parts = [
-        part(Name::CallId),
-        part(Name::CSeq),
-        part(Name::From),
-        part(Name::Via),
+        value(Name::CallId),
+        &cseq.to_be_bytes(),
+        value(Name::From),
+        via.as_ref().map(|via| via.text()).unwrap_or_default(),
     ];
     format!("e{:08x}", via::egress_mark(&parts))
 }

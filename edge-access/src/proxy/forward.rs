@@ -12,14 +12,14 @@ use edge_common::time::Now;
 
 use super::flow::{PartnerKind, Peer, Standing};
 use super::policy::{self, DomainRule};
-use super::refusal::Refusal;
+use super::refusal::{Drop, Refusal};
 use super::request::Request;
 use super::route::{self, Destination, Routes};
 use super::settings::newcomer;
 use super::token::{BranchToken, FlowKey, FlowRef, Realm, RouteToken};
 use super::trust::{self, Source};
 use super::wait::Wait;
-use super::{Arrival, CloseReason, Event, Output, Parcel, ParcelKind, Proxy, Stop, contact, via};
+use super::{CloseReason, Event, Output, Parcel, ParcelKind, Proxy, Stop, answer, contact, via};
 
 /// Where a request goes on, and what has to be written into it for that.
 struct Way<'a> {
@@ -34,36 +34,32 @@ struct Way<'a> {
 }
 
 impl Proxy {
-    pub(super) fn request(
-        &mut self,
-        now: Now,
-        key: FlowKey,
-        message: &Message<'_>,
-        arrival: Arrival,
-    ) {
-        match self.route(now, key, message, arrival) {
+    pub(super) fn request(&mut self, now: Now, key: FlowKey, message: &Message<'_>) {
+        if !self.spend(key) {
+            self.close(key, CloseReason::NewcomerBudget);
+            return;
+        }
+        match self.route(now, key, message) {
             Ok(()) => {}
             Err(Stop::Refuse(refusal)) => self.answer(key, message, refusal),
             Err(Stop::Wait(wait)) => self.hold(now, key, message, wait),
         }
     }
 
-    fn route(
-        &mut self,
-        now: Now,
-        key: FlowKey,
-        message: &Message<'_>,
-        arrival: Arrival,
-    ) -> Result<(), Stop> {
+    fn route(&mut self, now: Now, key: FlowKey, message: &Message<'_>) -> Result<(), Stop> {
         let Some(realm) = self.flows.get(key).map(|flow| flow.peer.realm()) else {
             return Ok(());
         };
         let request = Request::read(*message)?;
         policy::admit(&request)?;
+        if answer::is_ack_of_ours(&request) {
+            self.event(Event::Dropped(Drop::AckOfRefusal));
+            return Ok(());
+        }
         let routes = Routes::read(message, &self.settings, &self.tokens, now.unix)?;
         self.refuse_loop(&request, &routes, realm)?;
         match realm {
-            Realm::Client => self.client_request(now, key, &request, &routes, arrival),
+            Realm::Client => self.client_request(now, key, &request, &routes),
             Realm::Partner => self.partner_request(now, key, &request, &routes),
             Realm::Inside => self.inside_request(now, key, &request, &routes),
         }
@@ -75,7 +71,6 @@ impl Proxy {
         key: FlowKey,
         request: &Request<'_>,
         routes: &Routes<'_>,
-        arrival: Arrival,
     ) -> Result<(), Stop> {
         // A client whose connection broke still has the old one in its route set. That leads inside
         // all the same: only requests towards clients are steered by the token.
@@ -86,8 +81,8 @@ impl Proxy {
             return Ok(());
         }
         policy::admit_client(&self.settings, request, routes.token.is_some())?;
-        if arrival == Arrival::Fresh {
-            self.spend(key, request)?;
+        if self.has_too_much_in_flight(key, request) {
+            return Err(Refusal::Newcomer.into());
         }
         let egress = self.next_hop(request, routes)?;
         let outside = RouteToken::Client(self.flow_ref(key));
@@ -114,6 +109,10 @@ impl Proxy {
         }
         if self.answer_own_options(key, request) {
             return Ok(());
+        }
+        // A partner has no business with our servers' names unless a dialog of ours told it.
+        if routes.token.is_none() && !routes.next.is_empty() {
+            return Err(Refusal::RouteInvalid.into());
         }
         let domain = policy::admit_partner(&self.settings, request, routes.token.is_some())?;
         let proof = self.prove(now, key, domain)?;
@@ -276,27 +275,25 @@ impl Proxy {
         if came_by { Err(Refusal::Loop) } else { Ok(()) }
     }
 
-    /// Counts a request against the budget of a client that nobody vouched for.
-    fn spend(&mut self, key: FlowKey, request: &Request<'_>) -> Result<(), Refusal> {
-        let Some(flow) = self.flows.get_mut(key) else {
-            return Ok(());
+    /// Counts a request against the budget of a client that nobody vouched for; `false` when it is
+    /// used up. What is refused here costs as much as what goes on.
+    fn spend(&mut self, key: FlowKey) -> bool {
+        let peer = self.flows.get_mut(key).map(|flow| &mut flow.peer);
+        let Some(Peer::Client(Standing::Newcomer { requests, .. })) = peer else {
+            return true;
         };
-        let Peer::Client(Standing::Newcomer {
-            requests,
-            in_flight,
-        }) = &mut flow.peer
-        else {
-            return Ok(());
-        };
-        if *requests == newcomer::REQUESTS_MAX {
-            self.close(key, CloseReason::NewcomerBudget);
-            return Err(Refusal::Newcomer);
-        }
         *requests += 1;
-        if request.is_answered() && *in_flight == newcomer::IN_FLIGHT_MAX {
-            return Err(Refusal::Newcomer);
+        *requests <= newcomer::REQUESTS_MAX
+    }
+
+    fn has_too_much_in_flight(&self, key: FlowKey, request: &Request<'_>) -> bool {
+        match self.flows.get(key).map(|flow| &flow.peer) {
+            Some(Peer::Client(Standing::Newcomer { in_flight, .. })) => {
+                request.is_answered() && *in_flight >= newcomer::IN_FLIGHT_MAX
+            }
+            Some(Peer::Client(Standing::Promoted) | Peer::Inside { .. } | Peer::Partner(_))
+            | None => false,
         }
-        Ok(())
     }
 
     fn forward(

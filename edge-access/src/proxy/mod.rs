@@ -331,7 +331,7 @@ impl Proxy {
         };
         flow.heard = now.mono;
         flow.spoke = true;
-        self.receive(now, key, bytes, Arrival::Fresh);
+        self.receive(now, key, bytes);
     }
 
     /// A keep-alive arrived (RFC 5626 §3.5.1).
@@ -455,13 +455,13 @@ impl Proxy {
         self.flows.len()
     }
 
-    fn receive(&mut self, now: Now, key: FlowKey, bytes: &[u8], arrival: Arrival) {
+    fn receive(&mut self, now: Now, key: FlowKey, bytes: &[u8]) {
         // The index is lent out, so that the view on the message does not borrow the proxy.
         let mut index = std::mem::replace(&mut self.index, Index::new(0));
         match Message::parse(bytes, &mut index) {
             Err(error) => self.close(key, CloseReason::Parse(error)),
             Ok(message) if message.is_response() => self.respond(now, key, &message),
-            Ok(message) => self.request(now, key, &message, arrival),
+            Ok(message) => self.request(now, key, &message),
         }
         self.index = index;
     }
@@ -525,13 +525,6 @@ impl Proxy {
     fn push(&mut self, output: Output<'static>) {
         self.outputs.push_back(Item::Other(output));
     }
-}
-
-/// Whether a message was just received, or had to wait and is looked at again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Arrival {
-    Fresh,
-    Again,
 }
 
 /// Why a request does not go on at once.

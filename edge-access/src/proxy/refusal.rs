@@ -233,6 +233,8 @@ pub enum Drop {
     ResponseMalformed,
     /// An ACK that had to be refused; nothing answers it.
     Ack,
+    /// The ACK of a refusal of ours: it is for nobody else (RFC 3261 §17.1.1.3).
+    AckOfRefusal,
     /// A BENOTIFY that had to be refused; nothing answers it.
     Benotify,
     /// The connection of a message that had to wait is gone.
@@ -250,6 +252,7 @@ impl Drop {
             Self::ResponseFlowGone => "response_flow_gone",
             Self::ResponseMalformed => "response_malformed",
             Self::Ack => "ack_refused",
+            Self::AckOfRefusal => "ack_of_refusal",
             Self::Benotify => "benotify_refused",
             Self::SenderGone => "sender_gone",
         }

@@ -18,7 +18,7 @@ use super::flow::{Partner, PartnerKind, Peer, Proof};
 use super::policy::DomainRule;
 use super::refusal::{Drop, Refusal};
 use super::token::FlowKey;
-use super::{Arrival, Event, Output, Proxy, Stop};
+use super::{Event, Output, Proxy, Stop};
 
 /// What a message waits for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -266,7 +266,7 @@ impl Proxy {
     pub(super) fn release(&mut self, now: Now, wait: &Wait) {
         for held in self.take_held(wait) {
             if self.flows.get(held.flow).is_some() {
-                self.receive(now, held.flow, &held.bytes, Arrival::Again);
+                self.receive(now, held.flow, &held.bytes);
             } else {
                 self.event(Event::Dropped(Drop::SenderGone));
             }

@@ -258,7 +258,11 @@ fn a_newcomer_has_few_requests_in_flight_and_few_in_all() {
     world.receive(client, register(&[]));
     assert_eq!(world.sent(client), None, "one place is free again");
     for _ in 0..newcomer::REQUESTS_MAX {
-        world.receive(client, register(&[]));
+        // What is refused is not free.
+        world.receive(
+            client,
+            request("MESSAGE", "tel:+1", "a@contoso.test", "a@contoso.test", &[]),
+        );
     }
     assert_eq!(world.closed, [(client, CloseReason::NewcomerBudget)]);
 }
@@ -300,6 +304,32 @@ fn pongs_are_not_given_faster_than_pings_make_sense() {
     world.drain();
     assert!(world.sent(user).is_some());
     assert_eq!(world.sent(user), None);
+}
+
+#[test]
+fn the_ack_of_a_refusal_of_ours_goes_nowhere() {
+    let mut world = World::new();
+    let client = world.promoted(0);
+    let invite = |method: &str, to: &str| {
+        let (to, cseq) = (format!("To: {to}"), format!("CSeq: 1 {method}"));
+        request(
+            method,
+            "sip:bob@contoso.test",
+            "alice@contoso.test",
+            "",
+            &[&to, &cseq],
+        )
+    };
+    world.receive(client, invite("INVITE", "<sip:bob@contoso.test>"));
+    let refused = world.sent(client).expect("no Director yet");
+    let director = world.next_hop(0);
+    world.receive(client, invite("ACK", values(&refused, "To")[0]));
+    assert_eq!(world.sent(director), None);
+    world.receive(client, invite("ACK", "<sip:bob@contoso.test>;tag=theirs"));
+    assert!(
+        world.sent(director).is_some(),
+        "other ACKs are not ours to keep"
+    );
 }
 
 #[test]

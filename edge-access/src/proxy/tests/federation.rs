@@ -370,6 +370,27 @@ fn federation_that_is_off_is_off_both_ways() {
 }
 
 #[test]
+fn a_partner_cannot_choose_a_server_inside() {
+    let mut world = World::new();
+    let (director, partner) = (
+        world.next_hop(0),
+        world.partner(0, "sip.fabrikam.test", None),
+    );
+    world.receive(
+        partner,
+        from_partner(
+            "fabrikam.test",
+            &["Route: <sip:sip.contoso.test;lr>, <sip:10.10.0.99;lr>"],
+        ),
+    );
+    assert_eq!(
+        status(world.sent(partner)),
+        "481 Call/Transaction Does Not Exist"
+    );
+    assert_eq!(world.sent(director), None);
+}
+
+#[test]
 fn a_partner_cannot_use_the_route_of_a_client_or_of_another_partner() {
     let mut world = World::new();
     let (director, client) = (world.next_hop(0), world.client(0));
