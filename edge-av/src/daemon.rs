@@ -78,5 +78,5 @@ fn health(config: &Config) -> Vec<(Bind, Audience)> {
         .collect()
 }
 
-/// Calls end by themselves, or are ended then.
-const DRAIN: Duration = Duration::from_secs(300);
+/// Short calls end by themselves, others are ended then and set up again elsewhere: the unit gives a stop thirty seconds.
+const DRAIN: Duration = Duration::from_secs(15);
