@@ -611,6 +611,44 @@ mod tests {
     }
 
     #[test]
+    fn a_balancer_that_only_checks_or_says_nothing_is_no_client() {
+        on_a_core(async |core| {
+            let edge = Edge::open(&core, |_, door| {
+                door.security = Security::Plain;
+                door.balancers = vec!["127.0.0.1/32".parse().expect("network")];
+                door.handshake_timeout = Duration::from_millis(200);
+            });
+            let mut silent = edge.connect().await;
+            assert!(silent.read_u8().await.is_err());
+            assert_eq!(edge.refused("proxy_incomplete"), 1);
+
+            let mut check = edge.connect().await;
+            let local = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00";
+            check.write_all(local).await.expect("writes");
+            edge.until(|edge| edge.seen.borrow().len() == 1).await;
+            assert!(edge.seen.borrow()[0].starts_with("127.0.0.1:"));
+        });
+    }
+
+    #[test]
+    fn a_new_configuration_is_taken_by_the_next_connection() {
+        on_a_core(async |core| {
+            let pki = Pki::new(TLS13);
+            let config = Arc::new(ArcSwap::new(pki.server(false)));
+            let edge = Edge::open(&core, |_, door| {
+                door.security = Security::Tls(Arc::clone(&config));
+            });
+            let dial = dial(edge.address, &pki, edge_test());
+            let earlier = dial.open(&core).await.expect("gets in");
+            config.store(Pki::new(TLS13).server(false));
+            let error = dial.open(&core).await.expect_err("another CA");
+            assert_eq!(error.reason(), "certificate_invalid");
+            earlier.queue(b"still here").expect("room");
+            assert_eq!(read_exactly(&earlier, 10).await, b"still here");
+        });
+    }
+
+    #[test]
     fn tls_begins_behind_a_header_in_the_same_segment() {
         on_a_core(async |core| {
             let edge = Edge::open(&core, |_, door| {
