@@ -32,7 +32,8 @@ async fn wait_for_client(
     mut session_end: watch::Receiver<()>,
 ) -> Option<(Stream, Open, usize)> {
     let _idle = Idle::begin(state);
-    let stream = match edge::connect(agent, &state.config, &agent.tls.data).await {
+    let options = agent.relay_limits().stream_options();
+    let stream = match edge::connect(agent, &state.config, &agent.tls.data, options).await {
         Ok(stream) => stream,
         Err(error) => {
             agent.counters.dials_failed.inc();

@@ -19,6 +19,7 @@ use tokio::time::sleep_until;
 use super::backoff::Backoff;
 use super::config::Edge;
 use super::data;
+use super::ledger::NUMBERS_MAX;
 use super::link::{Link, Output};
 use super::process::{Agent, Answer};
 use crate::ewrp::control::Admit;
@@ -106,7 +107,7 @@ pub async fn keep_up(agent: Rc<Agent>, index: usize) {
     let state = &agent.edges[index];
     let mut backoff = Backoff::default();
     loop {
-        match connect(&agent, &state.config, &agent.tls.control).await {
+        match connect(&agent, &state.config, &agent.tls.control, CONTROL).await {
             Ok(stream) => {
                 let began = Instant::now();
                 session(&agent, index, &stream).await;
@@ -248,6 +249,7 @@ pub async fn connect(
     agent: &Agent,
     edge: &Edge,
     config: &Arc<ClientConfig>,
+    options: StreamOptions,
 ) -> Result<Stream, String> {
     let name = ServerName::try_from(edge.fqdn.as_str().to_owned());
     let tls = DialTls {
@@ -258,7 +260,6 @@ pub async fn connect(
         Some(address) => vec![SocketAddr::new(address, edge.port)],
         None => look_up(edge.fqdn.as_str(), edge.port).await?,
     };
-    let options = agent.relay_limits().stream_options();
     dial_any(agent, &addresses, Some(tls), options).await
 }
 
@@ -332,6 +333,12 @@ async fn wait_until(due: Option<Instant>) {
     }
 }
 
+/// An edge that comes back is told all open numbers at once, 26 bytes each.
+const CONTROL: StreamOptions = StreamOptions {
+    queue_max: 40 * NUMBERS_MAX,
+    pending_max: 256 * 1024,
+    read_max: 64 * 1024,
+};
 /// A session that lasted so long was no failure.
 const STEADY: Duration = Duration::from_secs(10);
 /// EWRP/1: dials at once.

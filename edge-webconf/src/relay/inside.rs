@@ -53,7 +53,7 @@ async fn control(shell: Shell, stream: Stream, peer: Peer) {
         let received = tokio::select! {
             biased;
             () = entered.post.closed() => break,
-            received = receive(&stream) => received,
+            received = receive_unhurried(&stream) => received,
         };
         match received {
             Some(bytes) => shell.tell(Input::ControlData(id, bytes)).await,
@@ -100,6 +100,12 @@ async fn leased(shell: &Shell, entered: super::shell::Entered, stream: Stream, l
     shell.pass_on(stream, lease).await;
 }
 
+/// Reads on only when the agent has taken most of the answers to what it said before.
+async fn receive_unhurried(stream: &Stream) -> Option<Vec<u8>> {
+    stream.queued_below(ANSWERS_MAX).await.ok()?;
+    receive(stream).await
+}
+
 /// What has come; `None` at the end of the connection.
 async fn receive(stream: &Stream) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -112,3 +118,6 @@ async fn receive(stream: &Stream) -> Option<Vec<u8>> {
         Ok(Read::End) | Err(_) => None,
     }
 }
+
+/// Answers that may wait for an agent; one read of requests makes fewer than as much again.
+const ANSWERS_MAX: usize = 32 * 1024;

@@ -166,7 +166,12 @@ async fn relay(
     let end = if queued {
         tokio::select! {
             biased;
-            () = post.closed() => None,
+            () = post.closed() => {
+                // Neither end may take what it has for all there is.
+                client.abort();
+                data.abort();
+                None
+            }
             end = pump.run(start) => Some(end),
         }
     } else {
