@@ -1,11 +1,11 @@
 //! The decide step of the Access Edge: who sent it, may it pass, where does it go.
 //!
 //! ```text
-//!  client ──443──►┌───────────────────────────┐──5061──► next hop
+//!  client ──443──►┌────────────────────────────┐──5061──► next hop
 //!                 │ request ─► policy ─► route │
 //!  partner ─5061─►│    ─► forward (splices)    │──5061──► partner's edge
 //!                 │ response ─► token ─► back  │
-//!  inside ──5061─►└───────────────────────────┘──443───► client, over its own connection
+//!  inside ──5061─►└────────────────────────────┘──443───► client, over its own connection
 //! ```
 //!
 //! One [`Proxy`] serves the connections of one core. It is told what arrived and says what to do; it
@@ -16,9 +16,11 @@
 
 mod answer;
 pub mod contact;
+mod dispatch;
 pub mod federation;
 pub mod flow;
 mod forward;
+pub mod output;
 pub mod policy;
 pub mod refusal;
 pub mod request;
@@ -39,18 +41,18 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use edge_common::cert::identity::ProvenNames;
 use edge_common::host_name::{HostName, HostPort};
 use edge_common::random::Random;
 use edge_common::sip::edit::Edits;
 use edge_common::sip::framer::{FrameError, Limits};
 use edge_common::sip::message::Message;
-use edge_common::sip::parse::{Index, ParseError};
+use edge_common::sip::parse::Index;
 use edge_common::time::Now;
 use edge_common::timer::Wheel;
 
-use federation::{Answer, Question};
-use flow::{Flow, Flows, Peer, Proof, Standing};
+use federation::Answer;
+use flow::{Flow, Flows, Peer, Standing};
+pub use output::{CloseReason, Event, Output, Parcel, ParcelKind, ResponseNote};
 use refusal::{Drop, Refusal};
 use settings::{Settings, newcomer};
 use token::{FlowKey, FlowRef, Realm, Tokens};
@@ -80,136 +82,6 @@ pub struct Proxy {
     outgoing: Vec<u8>,
     index: Index,
     edits: Edits,
-}
-
-/// Something for the shell to do.
-#[derive(Debug)]
-pub enum Output<'a> {
-    /// Put these bytes into the connection's queue.
-    Transmit {
-        /// The connection, which is of this core.
-        flow: FlowKey,
-        /// What to send.
-        bytes: &'a [u8],
-    },
-    /// Close the connection; the proxy has forgotten it.
-    Close {
-        /// The connection.
-        flow: FlowKey,
-        /// Why, for the counter.
-        reason: CloseReason,
-    },
-    /// Hand this to the core that owns its connection.
-    Cross(Parcel),
-    /// Open a connection to a partner's edge.
-    Dial(HostPort),
-    /// Put this to the owner of the verdicts.
-    Ask(Question),
-    /// Count or log this.
-    Event(Event),
-}
-
-/// A message for another core's connection, ready to be sent.
-#[derive(Debug)]
-pub struct Parcel {
-    /// The connection.
-    pub to: FlowKey,
-    /// The whole message.
-    pub bytes: Vec<u8>,
-    /// What it is.
-    pub kind: ParcelKind,
-}
-
-/// What a [`Parcel`] holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ParcelKind {
-    /// A request towards a client.
-    Request,
-    /// A response on its way back.
-    Response(ResponseNote),
-}
-
-/// What a response means to the connection it goes back on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ResponseNote {
-    /// No more responses follow.
-    pub is_final: bool,
-    /// The inside accepts the client.
-    pub promotes: bool,
-}
-
-/// Why a connection is closed by us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum CloseReason {
-    /// Where messages start and end is no longer certain.
-    Frame(FrameError),
-    /// Where headers start and end is no longer certain.
-    Parse(ParseError),
-    /// Nothing came after the handshake.
-    FirstMessageTimeout,
-    /// Nothing came for too long.
-    Idle,
-    /// The inside never accepted the client.
-    NewcomerTimeout,
-    /// A client that nobody vouched for sent too much.
-    NewcomerBudget,
-}
-
-impl CloseReason {
-    /// The label of its counter.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Frame(FrameError::ContentLengthInvalid) => "content_length_invalid",
-            Self::Frame(FrameError::ContentLengthMissing) => "content_length_missing",
-            Self::Frame(FrameError::BareLineFeed) | Self::Parse(ParseError::BareLineFeed) => {
-                "bare_line_feed"
-            }
-            Self::Frame(FrameError::BareCarriageReturn)
-            | Self::Parse(ParseError::BareCarriageReturn) => "bare_carriage_return",
-            Self::Frame(FrameError::HeadTooLong) => "head_too_long",
-            Self::Frame(FrameError::BodyTooLong) => "body_too_long",
-            Self::Parse(ParseError::HeadIncomplete) => "head_incomplete",
-            Self::Parse(ParseError::StartLineBlank) => "start_line_blank",
-            Self::Parse(ParseError::Nul) => "nul",
-            Self::Parse(ParseError::HeaderWithoutColon) => "header_without_colon",
-            Self::Parse(ParseError::HeaderNameInvalid) => "header_name_invalid",
-            Self::Parse(ParseError::TooManyHeaders) => "too_many_headers",
-            Self::FirstMessageTimeout => "first_message_timeout",
-            Self::Idle => "idle",
-            Self::NewcomerTimeout => "newcomer_timeout",
-            Self::NewcomerBudget => "newcomer_budget",
-        }
-    }
-}
-
-/// Something worth a counter or a log line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A message went on.
-    Forwarded {
-        /// From what kind of far end.
-        from: Realm,
-        /// To what kind of far end.
-        to: Realm,
-        /// Whether it is a response.
-        response: bool,
-    },
-    /// A request was answered here.
-    Answered(Realm, Refusal),
-    /// A message was thrown away.
-    Dropped(Drop),
-    /// The inside accepted a client.
-    Promoted(FlowKey),
-    /// A partner was proven for a domain, or was not.
-    Verdict {
-        /// The domain.
-        domain: HostName,
-        /// What the certificate proves.
-        names: Arc<ProvenNames>,
-        /// The edge that speaks for it and by which rule, or why none does.
-        outcome: Result<Proof, Refusal>,
-    },
 }
 
 #[derive(Debug)]

@@ -1,0 +1,291 @@
+//! Requests: who may send them and where they go.
+
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
+use edge_common::host_name::{HostName, HostPort};
+use edge_common::sip::header::Name;
+use edge_common::sip::header::via::Via;
+use edge_common::sip::message::Message;
+use edge_common::time::Now;
+
+use super::flow::{Peer, Standing};
+use super::forward::{INSIDE_MARK, Way, flow_mark, host_mark};
+use super::policy::{self, DomainRule};
+use super::refusal::{Drop, Refusal};
+use super::request::Request;
+use super::route::{self, Destination, Routes};
+use super::settings::newcomer;
+use super::token::{FlowKey, FlowRef, Realm, RouteToken};
+use super::trust::Source;
+use super::wait::Wait;
+use super::{CloseReason, Event, Proxy, Stop, answer};
+
+impl Proxy {
+    pub(super) fn request(&mut self, now: Now, key: FlowKey, message: &Message<'_>) {
+        if !self.spend(key) {
+            self.close(key, CloseReason::NewcomerBudget);
+            return;
+        }
+        match self.route(now, key, message) {
+            Ok(()) => {}
+            Err(Stop::Refuse(refusal)) => self.answer(key, message, refusal),
+            Err(Stop::Wait(wait)) => self.hold(now, key, message, wait),
+        }
+    }
+
+    fn route(&mut self, now: Now, key: FlowKey, message: &Message<'_>) -> Result<(), Stop> {
+        let Some(realm) = self.flows.get(key).map(|flow| flow.peer.realm()) else {
+            return Ok(());
+        };
+        let request = Request::read(*message)?;
+        policy::admit(&request)?;
+        if answer::is_ack_of_ours(&request) {
+            self.event(Event::Dropped(Drop::AckOfRefusal));
+            return Ok(());
+        }
+        let routes = Routes::read(message, &self.settings, &self.tokens, now.unix)?;
+        self.refuse_loop(&request, &routes, realm)?;
+        match realm {
+            Realm::Client => self.client_request(now, key, &request, &routes),
+            Realm::Partner => self.partner_request(now, key, &request, &routes),
+            Realm::Inside => self.inside_request(now, key, &request, &routes),
+        }
+    }
+
+    fn client_request(
+        &mut self,
+        now: Now,
+        key: FlowKey,
+        request: &Request<'_>,
+        routes: &Routes<'_>,
+    ) -> Result<(), Stop> {
+        // A client whose connection broke still has the old one in its route set. That leads inside
+        // all the same: only requests towards clients are steered by the token.
+        if matches!(routes.token, Some(RouteToken::Partner(_))) {
+            return Err(Refusal::RouteInvalid.into());
+        }
+        if self.answer_own_options(key, request) {
+            return Ok(());
+        }
+        policy::admit_client(&self.settings, request, routes.token.is_some())?;
+        if self.has_too_much_in_flight(key, request) {
+            return Err(Refusal::Newcomer.into());
+        }
+        let egress = self.next_hop(request, routes)?;
+        let outside = RouteToken::Client(self.flow_ref(key));
+        let way = Way {
+            egress,
+            realm: Realm::Inside,
+            mark: INSIDE_MARK,
+            outside: &outside,
+            source: Some(Source::Client),
+        };
+        self.forward(now, key, request, routes, &way)?;
+        Ok(())
+    }
+
+    fn partner_request(
+        &mut self,
+        now: Now,
+        key: FlowKey,
+        request: &Request<'_>,
+        routes: &Routes<'_>,
+    ) -> Result<(), Stop> {
+        if !self.is_token_of_partner(key, routes.token.as_ref()) {
+            return Err(Refusal::RouteInvalid.into());
+        }
+        if self.answer_own_options(key, request) {
+            return Ok(());
+        }
+        // A partner has no business with our servers' names unless a dialog of ours told it.
+        if routes.token.is_none() && !routes.next.is_empty() {
+            return Err(Refusal::RouteInvalid.into());
+        }
+        let domain = policy::admit_partner(&self.settings, request, routes.token.is_some())?;
+        let proof = self.prove(now, key, domain)?;
+        let egress = self.next_hop(request, routes)?;
+        let outside = RouteToken::Partner(proof.target.clone());
+        let way = Way {
+            egress,
+            realm: Realm::Inside,
+            mark: INSIDE_MARK,
+            outside: &outside,
+            source: Some(Source::Partner(proof.kind, &proof.target.host)),
+        };
+        self.forward(now, key, request, routes, &way)?;
+        Ok(())
+    }
+
+    fn inside_request(
+        &mut self,
+        now: Now,
+        key: FlowKey,
+        request: &Request<'_>,
+        routes: &Routes<'_>,
+    ) -> Result<(), Stop> {
+        let destination = route::destination(
+            request,
+            routes.token.clone(),
+            &self.settings,
+            &self.tokens,
+            now.unix,
+        )?;
+        match destination {
+            Destination::Us if self.answer_own_options(key, request) => Ok(()),
+            Destination::Us => Err(Refusal::Unroutable.into()),
+            Destination::Token(RouteToken::Client(to)) => {
+                self.towards_client(now, key, request, routes, to)
+            }
+            Destination::Token(RouteToken::Partner(target)) => {
+                self.towards_partner(now, key, request, routes, target)
+            }
+            Destination::Domain(domain) => self.towards_domain(now, key, request, routes, domain),
+        }
+    }
+
+    fn towards_client(
+        &mut self,
+        now: Now,
+        key: FlowKey,
+        request: &Request<'_>,
+        routes: &Routes<'_>,
+        to: FlowRef,
+    ) -> Result<(), Stop> {
+        let ours = self.flow_ref(to.key) == to;
+        let here = to.key.core == self.core;
+        if !ours || (here && !self.is_client(to.key)) {
+            return Err(Refusal::FlowGone.into());
+        }
+        let way = Way {
+            egress: to.key,
+            realm: Realm::Client,
+            mark: flow_mark(to.key),
+            outside: &RouteToken::Client(to),
+            source: None,
+        };
+        self.forward(now, key, request, routes, &way)?;
+        Ok(())
+    }
+
+    /// A request whose only direction is another organisation's domain.
+    fn towards_domain(
+        &mut self,
+        now: Now,
+        key: FlowKey,
+        request: &Request<'_>,
+        routes: &Routes<'_>,
+        domain: HostName,
+    ) -> Result<(), Stop> {
+        policy::admit_federated_method(&self.settings, request)?;
+        let (egress, target) = match self.settings.federation.of_domain(&domain) {
+            DomainRule::Denied => return Err(Refusal::Unroutable.into()),
+            DomainRule::Direct(target) => (self.link(now, &target)?, target),
+            DomainRule::Automatic => self.link_to(now, domain)?,
+        };
+        self.to_partner(now, key, request, routes, egress, target)
+    }
+
+    /// A request in a dialog: its route names the partner's edge.
+    fn towards_partner(
+        &mut self,
+        now: Now,
+        key: FlowKey,
+        request: &Request<'_>,
+        routes: &Routes<'_>,
+        target: HostPort,
+    ) -> Result<(), Stop> {
+        policy::admit_federated_method(&self.settings, request)?;
+        let egress = self.link(now, &target)?;
+        self.to_partner(now, key, request, routes, egress, target)
+    }
+
+    #[expect(
+        clippy::wrong_self_convention,
+        reason = "the request goes to the partner; nothing is converted"
+    )]
+    fn to_partner(
+        &mut self,
+        now: Now,
+        key: FlowKey,
+        request: &Request<'_>,
+        routes: &Routes<'_>,
+        egress: FlowKey,
+        target: HostPort,
+    ) -> Result<(), Stop> {
+        let mark = host_mark(&target.host);
+        let way = Way {
+            egress,
+            realm: Realm::Partner,
+            mark,
+            outside: &RouteToken::Partner(target),
+            source: None,
+        };
+        self.forward(now, key, request, routes, &way)?;
+        Ok(())
+    }
+
+    /// The connection to the Director. While we drain, what would start something new is told to go elsewhere.
+    fn next_hop(&self, request: &Request<'_>, routes: &Routes<'_>) -> Result<FlowKey, Refusal> {
+        if self.draining && routes.token.is_none() && request.may_make_dialog() {
+            return Err(Refusal::Draining);
+        }
+        self.next_hop.ok_or(Refusal::NextHopDown)
+    }
+
+    /// A partner may only use routes that lead back to itself.
+    fn is_token_of_partner(&self, key: FlowKey, token: Option<&RouteToken>) -> bool {
+        match (token, self.flows.get(key).map(|flow| &flow.peer)) {
+            (None, _) => true,
+            (Some(RouteToken::Partner(target)), Some(Peer::Partner(partner))) => {
+                partner.names.proves(&target.host)
+            }
+            (Some(_), _) => false,
+        }
+    }
+
+    fn refuse_loop(
+        &self,
+        request: &Request<'_>,
+        routes: &Routes<'_>,
+        realm: Realm,
+    ) -> Result<(), Refusal> {
+        if request.via_count == 1 {
+            return Ok(());
+        }
+        let mark = request.marked(routes.next).loop_mark(realm);
+        let came_by = request
+            .message
+            .list(Name::Via)
+            .filter_map(|element| Via::parse(element.text()).ok()?.branch())
+            .filter_map(|branch| self.tokens.open_branch(branch))
+            .any(|token| token.loop_mark == mark);
+        if came_by { Err(Refusal::Loop) } else { Ok(()) }
+    }
+
+    /// Counts a request against the budget of a client that nobody vouched for; `false` when it is
+    /// used up. What is refused here costs as much as what goes on.
+    fn spend(&mut self, key: FlowKey) -> bool {
+        let peer = self.flows.get_mut(key).map(|flow| &mut flow.peer);
+        let Some(Peer::Client(Standing::Newcomer { requests, .. })) = peer else {
+            return true;
+        };
+        *requests += 1;
+        *requests <= newcomer::REQUESTS_MAX
+    }
+
+    fn has_too_much_in_flight(&self, key: FlowKey, request: &Request<'_>) -> bool {
+        match self.flows.get(key).map(|flow| &flow.peer) {
+            Some(Peer::Client(Standing::Newcomer { in_flight, .. })) => {
+                request.is_answered() && *in_flight >= newcomer::IN_FLIGHT_MAX
+            }
+            Some(Peer::Client(Standing::Promoted) | Peer::Inside { .. } | Peer::Partner(_))
+            | None => false,
+        }
+    }
+}
+
+impl From<Wait> for Stop {
+    fn from(wait: Wait) -> Self {
+        Self::Wait(wait)
+    }
+}

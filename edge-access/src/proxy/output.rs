@@ -1,0 +1,145 @@
+//! What the proxy wants done, and what it wants known.
+
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
+use std::sync::Arc;
+
+use edge_common::cert::identity::ProvenNames;
+use edge_common::host_name::{HostName, HostPort};
+use edge_common::sip::framer::FrameError;
+use edge_common::sip::parse::ParseError;
+
+use super::federation::Question;
+use super::flow::Proof;
+use super::refusal::{Drop, Refusal};
+use super::token::{FlowKey, Realm};
+
+/// Something for the shell to do.
+#[derive(Debug)]
+pub enum Output<'a> {
+    /// Put these bytes into the connection's queue.
+    Transmit {
+        /// The connection, which is of this core.
+        flow: FlowKey,
+        /// What to send.
+        bytes: &'a [u8],
+    },
+    /// Close the connection; the proxy has forgotten it.
+    Close {
+        /// The connection.
+        flow: FlowKey,
+        /// Why, for the counter.
+        reason: CloseReason,
+    },
+    /// Hand this to the core that owns its connection.
+    Cross(Parcel),
+    /// Open a connection to a partner's edge.
+    Dial(HostPort),
+    /// Put this to the owner of the verdicts.
+    Ask(Question),
+    /// Count or log this.
+    Event(Event),
+}
+
+/// A message for another core's connection, ready to be sent.
+#[derive(Debug)]
+pub struct Parcel {
+    /// The connection.
+    pub to: FlowKey,
+    /// The whole message.
+    pub bytes: Vec<u8>,
+    /// What it is.
+    pub kind: ParcelKind,
+}
+
+/// What a [`Parcel`] holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParcelKind {
+    /// A request towards a client.
+    Request,
+    /// A response on its way back.
+    Response(ResponseNote),
+}
+
+/// What a response means to the connection it goes back on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResponseNote {
+    /// No more responses follow.
+    pub is_final: bool,
+    /// The inside accepts the client.
+    pub promotes: bool,
+}
+
+/// Why a connection is closed by us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CloseReason {
+    /// Where messages start and end is no longer certain.
+    Frame(FrameError),
+    /// Where headers start and end is no longer certain.
+    Parse(ParseError),
+    /// Nothing came after the handshake.
+    FirstMessageTimeout,
+    /// Nothing came for too long.
+    Idle,
+    /// The inside never accepted the client.
+    NewcomerTimeout,
+    /// A client that nobody vouched for sent too much.
+    NewcomerBudget,
+}
+
+impl CloseReason {
+    /// The label of its counter.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Frame(FrameError::ContentLengthInvalid) => "content_length_invalid",
+            Self::Frame(FrameError::ContentLengthMissing) => "content_length_missing",
+            Self::Frame(FrameError::BareLineFeed) | Self::Parse(ParseError::BareLineFeed) => {
+                "bare_line_feed"
+            }
+            Self::Frame(FrameError::BareCarriageReturn)
+            | Self::Parse(ParseError::BareCarriageReturn) => "bare_carriage_return",
+            Self::Frame(FrameError::HeadTooLong) => "head_too_long",
+            Self::Frame(FrameError::BodyTooLong) => "body_too_long",
+            Self::Parse(ParseError::HeadIncomplete) => "head_incomplete",
+            Self::Parse(ParseError::StartLineBlank) => "start_line_blank",
+            Self::Parse(ParseError::Nul) => "nul",
+            Self::Parse(ParseError::HeaderWithoutColon) => "header_without_colon",
+            Self::Parse(ParseError::HeaderNameInvalid) => "header_name_invalid",
+            Self::Parse(ParseError::TooManyHeaders) => "too_many_headers",
+            Self::FirstMessageTimeout => "first_message_timeout",
+            Self::Idle => "idle",
+            Self::NewcomerTimeout => "newcomer_timeout",
+            Self::NewcomerBudget => "newcomer_budget",
+        }
+    }
+}
+
+/// Something worth a counter or a log line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A message went on.
+    Forwarded {
+        /// From what kind of far end.
+        from: Realm,
+        /// To what kind of far end.
+        to: Realm,
+        /// Whether it is a response.
+        response: bool,
+    },
+    /// A request was answered here.
+    Answered(Realm, Refusal),
+    /// A message was thrown away.
+    Dropped(Drop),
+    /// The inside accepted a client.
+    Promoted(FlowKey),
+    /// A partner was proven for a domain, or was not.
+    Verdict {
+        /// The domain.
+        domain: HostName,
+        /// What the certificate proves.
+        names: Arc<ProvenNames>,
+        /// The edge that speaks for it and by which rule, or why none does.
+        outcome: Result<Proof, Refusal>,
+    },
+}
