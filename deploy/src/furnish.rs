@@ -137,17 +137,23 @@ impl Workshop<'_> {
             names: need.names.clone(),
             addresses: Vec::new(),
         };
-        let Issued { document, key: pem } = match self.signer(need.role) {
-            Some(authority) => authority.issue(&subject, self.algorithm, self.now)?,
-            None => issue::request(&subject, self.algorithm)?,
+        let (issued, is_certificate) = match self.signer(need.role) {
+            Some(authority) => (authority.issue(&subject, self.algorithm, self.now)?, true),
+            // Nobody sees it, only its key counts: nobody else has to sign it.
+            None if need.role == Role::AvAuthentication => (
+                issue::self_signed(&subject, self.algorithm, self.now)?,
+                true,
+            ),
+            None => (issue::request(&subject, self.algorithm)?, false),
         };
+        let Issued { document, key: pem } = issued;
         furniture.files.push(Fresh {
             path: key,
             secrecy: Secrecy::Key,
             contents: pem,
             what: format!("key: {}", need.role),
         });
-        if self.signer(need.role).is_some() {
+        if is_certificate {
             furniture.files.push(public(
                 chain,
                 &document,
@@ -336,8 +342,8 @@ mod tests {
             .files
             .iter()
             .filter(|file| file.path.extension().is_some_and(|ext| ext == "csr"));
-        assert_eq!(requests.count(), 5);
-        assert_eq!(furniture.wanted.len(), 6, "{:?}", furniture.wanted);
+        assert_eq!(requests.count(), 4);
+        assert_eq!(furniture.wanted.len(), 5, "{:?}", furniture.wanted);
         assert!(
             furniture
                 .wanted

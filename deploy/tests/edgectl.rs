@@ -293,8 +293,9 @@ fn rendered_zones_network_and_units_are_files_below_the_given_directory() {
         "internal/contoso.internal.zone",
         "systemd/network/10-edge-external.network",
         "sysctl.d/60-edge.conf",
-        "edge-access.service",
-        "edge-firewall.service",
+        "systemd/system/edge-access.service",
+        "systemd/system/edge-firewall.service",
+        "sysusers.d/edge.conf",
         "edge.nft",
     ] {
         assert!(output.join(file).is_file(), "{file}");

@@ -38,13 +38,14 @@ enum What {
     },
     /// Fragments of zone files in BIND's format: external/ZONE.zone and internal/ZONE.zone.
     Dns,
-    /// Addresses, policy routing and kernel settings.
+    /// Addresses, policy routing and kernel settings; with --output /etc they lie where systemd looks for them.
     Network {
         /// Files for systemd-networkd and sysctl.d, or one shell script of ip and sysctl commands.
         #[arg(long, value_enum, default_value_t)]
         format: NetworkFormat,
     },
-    /// Hardened units for the daemons, the agent and the firewall.
+    /// Hardened units for the daemons, the agent and the firewall, and the users that they need; with --output
+    /// /etc they lie where systemd looks for them.
     Systemd {
         /// The directory of the daemons and of edgectl.
         #[arg(long, value_name = "DIR", default_value = "/usr/bin")]
@@ -115,12 +116,12 @@ impl Render {
     }
 }
 
-/// Units by their names, and the users whom they name.
+/// Units and the users whom they name, with paths below `/etc`.
 fn systemd_documents(config: &Config, paths: &Paths) -> Vec<Document> {
     let mut documents: Vec<Document> = systemd::units(config, paths)
         .into_iter()
         .map(|unit| Document {
-            path: unit.name.into(),
+            path: Path::new("systemd/system").join(unit.name),
             text: unit.text,
         })
         .collect();
