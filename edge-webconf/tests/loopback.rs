@@ -540,3 +540,83 @@ fn silence_ends_a_relay() {
     assert!(start.elapsed() < Duration::from_millis(1400));
     drop(stream);
 }
+
+#[test]
+fn a_reload_cuts_who_is_off_the_list_and_shows_new_certificates() {
+    let mut world = World::new(17, unchanged);
+    let server = Server::new();
+    let agent = world.agent(server.address);
+    let (mut client, mut stream) = joined(&world, &agent, &server);
+    let before = world.client().conn.peer_certificates().unwrap().to_vec();
+
+    // A bad file changes nothing.
+    let broken = world.reload_edge(|config| {
+        let webconf = config.webconf.as_mut().unwrap();
+        webconf.agents.clear();
+        webconf.certificates[0].chain = "/nowhere.pem".into();
+    });
+    assert!(broken.unwrap_err().contains("/nowhere.pem"));
+    assert_eq!(world.metric("edge_webconf_agent_sessions "), 1);
+
+    world.outside.issue("webconf", "webconf.contoso.test");
+    world
+        .reload_edge(|config| config.webconf.as_mut().unwrap().agents.clear())
+        .unwrap();
+    world.until_metric("edge_webconf_agent_sessions ", 0);
+    let after = world.client().conn.peer_certificates().unwrap().to_vec();
+    assert_ne!(before, after);
+    assert_eq!(agent.post("/admit", "{}").0, 503);
+    // What is relayed goes on.
+    client.write_all(b"still here").unwrap();
+    let mut seen = [0; 10];
+    stream.read_exact(&mut seen).unwrap();
+    assert_eq!(&seen, b"still here");
+
+    world.reload_edge(unchanged).unwrap();
+    until("the agent is back", || {
+        world.metric("edge_webconf_agent_sessions ") == 1
+    });
+}
+
+#[test]
+fn a_revoked_number_is_void_and_may_cut_its_stream() {
+    let world = World::new(18, unchanged);
+    let server = Server::new();
+    let agent = world.agent(server.address);
+    let revoke = |number: &str, cut: bool| {
+        let body = format!("{{\"number\":\"{number}\",\"cut\":{cut}}}");
+        assert_eq!(agent.post("/revoke", &body).0, 200);
+    };
+    let unused = agent.admit("{}");
+    revoke(&unused, false);
+    let mut late = world.client();
+    writeln!(late, "{unused}").unwrap();
+    assert_closed(&mut late);
+
+    let number = agent.admit("{}");
+    let mut client = world.client();
+    writeln!(client, "{number}").unwrap();
+    let mut stream = server.accept();
+    let mut seen = [0; 20];
+    stream.read_exact(&mut seen).unwrap();
+    revoke(&number, true);
+    // Neither end may take what it has for all there is.
+    assert!(client.read(&mut seen).is_err());
+    let error = stream.read(&mut seen).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn an_edge_that_dies_leaves_no_stream_that_looks_whole() {
+    let mut world = World::new(19, unchanged);
+    let server = Server::new();
+    let agent = world.agent(server.address);
+    let (mut client, mut stream) = joined(&world, &agent, &server);
+    client.write_all(b"half").unwrap();
+    let mut seen = [0; 4];
+    stream.read_exact(&mut seen).unwrap();
+    world.kill_edge();
+    assert!(client.read(&mut seen).is_err());
+    let error = stream.read(&mut seen).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}

@@ -15,7 +15,7 @@ use edge_common::config::{Config, check};
 use edge_common::net::core_runtime::Cores;
 use edge_common::observe::http::Readiness;
 use edge_common::observe::metrics::Metrics;
-use edge_common::run::{Service, Shared};
+use edge_common::run::{Fault, Service, Shared};
 use edge_webconf::agent::config::AgentConfig;
 use edge_webconf::agent::service::WebconfAgent;
 use edge_webconf::daemon::EdgeWebconf;
@@ -99,7 +99,7 @@ pub(crate) struct World {
     pub(crate) inside: Authority,
     pub(crate) outside: Authority,
     net: u8,
-    edge: Option<Process>,
+    edge: Option<Process<Config>>,
 }
 
 impl World {
@@ -144,6 +144,14 @@ impl World {
             external: SocketAddr::from((external, CLIENT_PORT)),
             internal: SocketAddr::from((internal, AGENT_PORT)),
         }
+    }
+
+    /// The edge reads its file again, with `change` made to it.
+    pub(crate) fn reload_edge(&mut self, change: impl FnOnce(&mut Config)) -> Result<(), String> {
+        let mut config = self.edge_config();
+        change(&mut config);
+        let reload = &mut self.edge.as_mut().unwrap().reload;
+        reload(config).map_err(|fault| fault.to_string())
     }
 
     /// Ends the edge at once.
@@ -305,7 +313,7 @@ pub(crate) type Client = Raw;
 
 /// The other member of an array.
 pub(crate) struct SecondEdge {
-    process: Process,
+    process: Process<Config>,
     pub(crate) external: SocketAddr,
     pub(crate) internal: SocketAddr,
 }
@@ -318,14 +326,15 @@ impl SecondEdge {
 }
 
 /// The cores of a service in this process.
-pub(crate) struct Process {
+pub(crate) struct Process<C> {
     cores: Option<Cores>,
+    reload: Box<dyn FnMut(C) -> Result<(), Fault>>,
     metrics: Metrics,
     readiness: Readiness,
 }
 
-impl Process {
-    fn start<S: Service>(config: S::Config) -> Self {
+impl<C> Process<C> {
+    fn start<S: Service<Config = C>>(config: C) -> Self {
         let shared = Shared {
             metrics: Metrics::new(S::METRICS),
             readiness: Readiness::default(),
@@ -335,15 +344,17 @@ impl Process {
             .build()
             .unwrap();
         let running = runtime.block_on(S::start(config, &shared));
+        let running = running.map_err(|fault| fault.to_string()).unwrap();
         Self {
-            cores: Some(running.map_err(|fault| fault.to_string()).unwrap().cores),
+            cores: Some(running.cores),
+            reload: running.reload,
             metrics: shared.metrics,
             readiness: shared.readiness,
         }
     }
 }
 
-impl Process {
+impl<C> Process<C> {
     /// The sum of the metrics whose line begins so.
     fn metric(&self, start: &str) -> u64 {
         let text = self.metrics.text();
@@ -353,7 +364,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl<C> Drop for Process<C> {
     fn drop(&mut self) {
         if let Some(cores) = self.cores.take() {
             // `run_core` waits for the drain, and then for the stop.
@@ -366,7 +377,7 @@ impl Drop for Process {
 
 /// An agent in this process.
 pub(crate) struct Agent {
-    process: Process,
+    process: Process<AgentConfig>,
     socket: PathBuf,
 }
 
