@@ -304,22 +304,22 @@ fn rendered_zones_network_and_units_are_files_below_the_given_directory() {
 
 #[test]
 fn status_says_no_when_nothing_runs() {
+    let Some(kernel) = Kernel::new() else { return };
     let host = Host::new();
-    // An address of this machine where nobody listens.
-    host.edit("10.10.0.10/24", "127.0.9.61/24");
-    host.edit(
-        "networks = [\"10.10.0.0/16\"]",
-        "networks = [\"127.0.9.0/24\", \"10.10.0.0/16\"]",
-    );
-    let output = host.run(&["status", "--json", "--timeout", "500 ms"]);
-    if output.status.code() == Some(3) {
-        // The check may refuse loopback addresses; then there is nobody to ask.
-        assert!(text(&output).contains("edgectl check"), "{}", text(&output));
-        return;
-    }
+    kernel.settle(&host);
+    let output = kernel.edgectl(&host, &["status", "--json", "--timeout", "500 ms"]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(rows.as_array().unwrap().len(), 3);
+    let rows = rows.as_array().unwrap();
+    assert_eq!(rows.len(), 3);
+    for row in rows {
+        assert_eq!(
+            (&row["live"], &row["ready"]),
+            (&false.into(), &false.into()),
+            "{row}"
+        );
+        assert!(row["health"].as_str().unwrap().contains("refused"), "{row}");
+    }
 }
 
 /// A network namespace with the two interfaces of an edge host; `None` for anybody but root.
@@ -346,6 +346,14 @@ impl Kernel {
 
     fn edgectl(&self, host: &Host, arguments: &[&str]) -> Output {
         self.run(env!("CARGO_BIN_EXE_edgectl"), &host.with_config(arguments))
+    }
+
+    /// Puts the rendered network settings into force.
+    fn settle(&self, host: &Host) {
+        let script = host.directory.path().join("network.sh");
+        let text = stdout(&host.run(&["render", "network", "--format", "script"]));
+        fs::write(&script, text).unwrap();
+        stdout(&self.run("sh", &[script.to_str().unwrap()]));
     }
 
     fn table(&self) -> String {
@@ -413,7 +421,7 @@ fn a_change_that_nobody_confirms_is_taken_back() {
             "apply",
             "firewall",
             "--confirm-within",
-            "1500 ms",
+            "4 s",
             "--run-directory",
             run,
         ],
@@ -456,7 +464,7 @@ fn a_confirmed_change_stays() {
             "apply",
             "firewall",
             "--confirm-within",
-            "1 s",
+            "3 s",
             "--run-directory",
             run,
         ],
@@ -464,7 +472,7 @@ fn a_confirmed_change_stays() {
     let loaded = kernel.table();
     assert!(loaded.contains("access/ext/client"));
     stdout(&host.run(&["apply", "firewall", "--confirm", "--run-directory", run]));
-    std::thread::sleep(Duration::from_millis(1500));
+    std::thread::sleep(Duration::from_millis(3500));
     assert_eq!(kernel.table(), loaded);
 }
 
@@ -495,7 +503,7 @@ fn on_a_terminal(kernel: &Kernel, host: &Host, run: &str) -> Child {
         "apply",
         "firewall",
         "--confirm-within",
-        "2 s",
+        "5 s",
         "--run-directory",
         run,
     ];
@@ -553,14 +561,8 @@ fn the_network_script_gives_each_side_its_own_way_and_may_run_again() {
         return;
     };
     let host = Host::new();
-    let script = host.directory.path().join("network.sh");
-    fs::write(
-        &script,
-        stdout(&host.run(&["render", "network", "--format", "script"])),
-    )
-    .unwrap();
     for _ in 0..2 {
-        stdout(&kernel.run("sh", &[script.to_str().unwrap()]));
+        kernel.settle(&host);
     }
     let way = |arguments: &[&str]| {
         let mut all = vec!["route", "get"];
@@ -603,9 +605,9 @@ fn the_network_script_gives_each_side_its_own_way_and_may_run_again() {
 }
 
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let patience = Instant::now() + Duration::from_secs(10);
+    let patience = Instant::now() + Duration::from_secs(30);
     while !holds() {
-        assert!(Instant::now() < patience, "not within 10 s: {what}");
+        assert!(Instant::now() < patience, "not within 30 s: {what}");
         std::thread::sleep(Duration::from_millis(100));
     }
 }

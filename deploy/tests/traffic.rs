@@ -119,7 +119,7 @@ impl World {
 /// A number that no user of this machine has.
 const WEBCONF_USER: u32 = 64_990;
 
-const PATIENCE: Duration = Duration::from_millis(700);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 fn reaches(from: &Namespace, to: &str) -> bool {
     let to: SocketAddr = to.parse().unwrap();
