@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use support::dns::Record;
-use support::edge::{DIRECTOR_NAME, Edge};
+use support::edge::{DIRECTOR_NAME, EXTERNAL, Edge};
 use support::peer::Peer;
 use support::sip::{request, response, status, values};
 
@@ -263,6 +263,76 @@ fn a_stream_that_cannot_be_framed_is_closed_and_counted() {
         assert_eq!(edge.metric(&line), 1, "{}", edge.shared.metrics.text());
     }
     edge.until("empty", || edge.metric("edge_access_flows") == 0);
+}
+
+#[test]
+fn a_client_that_does_not_read_is_let_go_and_nobody_else_waits() {
+    let edge = Edge::start(BTreeMap::new());
+    let mut next_hops = edge.next_hops();
+    let mut client = edge.client();
+    client.send(register("bob"));
+    let (core, asked) = either(&mut next_hops);
+    next_hops[core].send(response(&asked, "200 OK"));
+    client.receive();
+    let route = format!("Route: {}", values(&asked, "Path")[0]);
+    let message = request(
+        "MESSAGE",
+        "sip:bob@contoso.test",
+        "alice@contoso.test",
+        "bob@contoso.test",
+        &[&route],
+    )
+    .replace("Content-Length: 0", "Content-Length: 100000")
+        + &"x".repeat(100_000);
+    let stalled = "edge_access_connections_closed_total{reason=\"queue_full\"}";
+    // What the kernel takes for the client comes on top of our own queue.
+    for _ in 0..400 {
+        next_hops[core].send(&message);
+        if edge.metric(stalled) == 1 {
+            break;
+        }
+    }
+    assert_eq!(edge.metric(stalled), 1);
+    next_hops[core].send(&message);
+    assert_eq!(status(&next_hops[core].receive()), "430 Flow Failed");
+    let mut other = edge.client();
+    other.send(register("carol"));
+    either(&mut next_hops);
+}
+
+#[test]
+fn a_drain_lets_dialogs_end_and_then_the_daemon() {
+    let mut edge = Edge::start(BTreeMap::new());
+    let mut next_hops = edge.next_hops();
+    let mut client = edge.client();
+    client.send(register("bob"));
+    let (core, asked) = either(&mut next_hops);
+    next_hops[core].send(response(&asked, "200 OK"));
+    client.receive();
+    edge.drain();
+    let to = std::net::SocketAddr::new(EXTERNAL.parse().expect("an address"), edge.client_port());
+    edge.until("shut", || std::net::TcpStream::connect(to).is_err());
+    client.send(request(
+        "INVITE",
+        "sip:alice@contoso.test",
+        "bob@contoso.test",
+        "alice@contoso.test",
+        &[],
+    ));
+    assert_eq!(status(&client.receive()), "503 Service Unavailable");
+    let route = format!("Route: {}", values(&asked, "Path")[0]);
+    client.send(request(
+        "BYE",
+        "sip:alice@contoso.test",
+        "bob@contoso.test",
+        "alice@contoso.test",
+        &[&route],
+    ));
+    let (_, bye) = either(&mut next_hops);
+    next_hops[core].send(response(&bye, "200 OK"));
+    assert_eq!(status(&client.receive()), "200 OK");
+    drop(client);
+    assert!(edge.has_ended());
 }
 
 #[test]

@@ -97,6 +97,10 @@ impl Edge {
         Peer::dial(to, "edge1.contoso.internal", self.pki.client(name))
     }
 
+    pub(crate) fn client_port(&self) -> u16 {
+        self.access().client_port
+    }
+
     pub(crate) fn until(&self, what: &str, holds: impl Fn() -> bool) {
         let end = Instant::now() + Duration::from_secs(5);
         while !holds() {
@@ -120,6 +124,21 @@ impl Edge {
 
     fn at(&self, ip: &str, port: u16) -> SocketAddr {
         SocketAddr::new(ip.parse().expect("an address"), port)
+    }
+}
+
+impl Edge {
+    /// Takes no new work, as after SIGTERM.
+    pub(crate) fn drain(&self) {
+        self.cores.as_ref().expect("running").drain();
+    }
+
+    /// Waits until the cores have ended by themselves.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        let cores = self.cores.take().expect("running");
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || tell.send(cores.join().is_ok()));
+        told.recv_timeout(Duration::from_secs(5)) == Ok(true)
     }
 }
 
