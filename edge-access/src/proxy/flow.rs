@@ -108,6 +108,12 @@ impl Partner {
         }
     }
 
+    /// Whether it was found to speak for any domain, or we dialled it because it does.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        self.dialled.is_some() || self.verdicts.iter().any(|(_, verdict, _)| verdict.is_ok())
+    }
+
     /// What was said of it as the edge of `domain`, if that still holds.
     pub(super) fn verdict(
         &self,

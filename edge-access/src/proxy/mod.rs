@@ -74,6 +74,8 @@ pub struct Proxy {
     targets: BTreeMap<HostName, Answer>,
     /// Messages that cannot go on yet.
     waits: BTreeMap<Wait, Waiting>,
+    /// How many bytes those are.
+    held_bytes: usize,
     /// When each wait ends, the next one first; what has ended by itself is skipped.
     expiries: VecDeque<(Instant, Wait)>,
     draining: bool,
@@ -120,6 +122,7 @@ impl Proxy {
             links: BTreeMap::new(),
             targets: BTreeMap::new(),
             waits: BTreeMap::new(),
+            held_bytes: 0,
             expiries: VecDeque::new(),
             draining: false,
             outputs: VecDeque::new(),
@@ -305,6 +308,8 @@ impl Proxy {
                 newcomer::BODY_MAX.min(limits.client_body)
             }
             Some(Peer::Client(Standing::Promoted)) => limits.client_body,
+            // A certificate alone makes nobody a partner.
+            Some(Peer::Partner(partner)) if !partner.is_proven() => limits.client_body,
             Some(Peer::Inside { .. } | Peer::Partner(_)) => limits.server_body,
         };
         Limits {

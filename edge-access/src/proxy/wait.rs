@@ -194,13 +194,20 @@ impl Proxy {
             flow,
             bytes: message.bytes().to_vec(),
         };
+        let bytes = message.bytes().len();
+        if self.held_bytes + bytes > HELD_BYTES_MAX {
+            self.answer(flow, message, Refusal::PartnerBusy);
+            return;
+        }
         let room = self.waits.len() < WAITS_MAX;
         match self.waits.get_mut(&wait) {
             Some(waiting) if waiting.held.len() < self.settings.federation.pending => {
                 waiting.held.push(held);
+                self.held_bytes += bytes;
             }
             None if room => {
                 let until = now.mono + WAIT_MAX;
+                self.held_bytes += bytes;
                 self.start(&wait);
                 self.expiries.push_back((until, wait.clone()));
                 self.waits.insert(
@@ -283,10 +290,10 @@ impl Proxy {
     }
 
     fn take_held(&mut self, wait: &Wait) -> Vec<Held> {
-        self.waits
-            .remove(wait)
-            .map(|waiting| waiting.held)
-            .unwrap_or_default()
+        let waiting = self.waits.remove(wait);
+        let held = waiting.map(|waiting| waiting.held).unwrap_or_default();
+        self.held_bytes -= held.iter().map(|held| held.bytes.len()).sum::<usize>();
+        held
     }
 
     fn remember_target(&mut self, now: Now, domain: HostName, answer: Answer) {
@@ -313,6 +320,8 @@ const WAITS_MAX: usize = 1024;
 const JUDGED_FOR: Duration = Duration::from_secs(60);
 /// DNS, TCP and TLS have 5 s each.
 const WAIT_MAX: Duration = Duration::from_secs(15);
+/// Bytes of all messages that wait, on one core: they are few, but each may be as long as a server's.
+const HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Domains whose edge is remembered, on one core; the owner of the verdicts has the others.
 const TARGETS_MAX: usize = 256;
 /// Edges of partners that are remembered before those are forgotten that failed long ago; the waits

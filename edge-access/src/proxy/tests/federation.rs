@@ -355,6 +355,29 @@ fn nothing_waits_for_ever() {
 }
 
 #[test]
+fn long_messages_wait_only_up_to_a_sum_and_strangers_send_no_long_ones() {
+    let mut world = World::new();
+    let director = world.next_hop(0);
+    let body = "x".repeat(9 * 1024 * 1024);
+    let long = from_us("fabrikam.test") + &body;
+    world.receive(director, &long);
+    assert_eq!(world.sent(director), None);
+    world.receive(director, &long);
+    assert_eq!(status(world.sent(director)), "503 Service Unavailable");
+    world.dial_failed(0, "sip.fabrikam.test:5061", Refusal::PartnerTls);
+    assert_eq!(status(world.sent(director)), "504 Server time-out");
+    world.wait(Duration::from_secs(6));
+    world.receive(director, &long);
+    assert_eq!(world.sent(director), None, "what went gives its room back");
+
+    let partner = world.partner(0, "sip.fabrikam.test", None);
+    let limit = |world: &World| world.cores[0].frame_limits(partner).body;
+    let stranger = limit(&world);
+    world.receive(partner, from_partner("fabrikam.test", &[]));
+    assert!(limit(&world) > stranger, "a proven partner is a server");
+}
+
+#[test]
 fn federation_that_is_off_is_off_both_ways() {
     let mut settings = settings();
     settings.federation.enabled = false;
