@@ -20,14 +20,14 @@ pub enum Output {
         /// The message.
         bytes: Vec<u8>,
     },
-    /// Open a relayed socket, and say what came of it: [`Server::handle_opened`].
+    /// Open a relayed socket, and say what came of it before the next input: [`super::Server::handle_opened`].
     Open {
         /// The allocation that waits for it.
         relayed: Relayed,
         /// The address to bind.
         local: SocketAddr,
     },
-    /// Close a relayed socket, and say when it is closed: [`Server::handle_closed`].
+    /// Close a relayed socket, and say so before the next input: [`super::Server::handle_closed`].
     Close {
         /// The allocation that it belonged to.
         relayed: Relayed,

@@ -3,6 +3,7 @@
 mod authentication;
 mod lifetimes;
 mod relaying;
+mod states;
 mod strangers;
 
 use std::collections::BTreeSet;
@@ -71,6 +72,9 @@ struct World {
     policy: PeerPolicy,
     /// Relayed sockets that are open.
     sockets: BTreeSet<Relayed>,
+    /// Whether the shell takes its time to open sockets; then they wait here.
+    slow: bool,
+    waiting: Vec<(u8, Relayed)>,
     /// Ports that another process holds.
     occupied: BTreeSet<u16>,
     /// What clients got, in order.
@@ -202,6 +206,8 @@ impl World {
             shared: shared.clone(),
             policy,
             sockets: BTreeSet::new(),
+            slow: false,
+            waiting: Vec::new(),
             occupied: BTreeSet::new(),
             to_clients: Vec::new(),
             to_peers: Vec::new(),
@@ -314,17 +320,11 @@ impl World {
     }
 
     fn drain(&mut self, shard: u8) {
-        let now = self.now;
         while let Some(output) = self.server(shard).poll_output() {
             match output {
                 Output::Transmit { to, bytes } => self.to_clients.push((to, bytes)),
-                Output::Open { relayed, .. } => {
-                    let opened = !self.occupied.contains(&relayed.port);
-                    if opened {
-                        assert!(self.sockets.insert(relayed), "two allocations on one port");
-                    }
-                    self.server(shard).handle_opened(now, relayed, opened);
-                }
+                Output::Open { relayed, .. } if self.slow => self.waiting.push((shard, relayed)),
+                Output::Open { relayed, .. } => self.open(shard, relayed),
                 Output::Close { relayed } => {
                     self.sockets.remove(&relayed);
                     self.server(shard).handle_closed(relayed);
@@ -332,6 +332,22 @@ impl World {
                 Output::Event(Event::Dropped(reason)) => self.drops.push(reason),
                 Output::Event(event) => self.events.push(event),
             }
+        }
+    }
+
+    fn open(&mut self, shard: u8, relayed: Relayed) {
+        let (now, opened) = (self.now, !self.occupied.contains(&relayed.port));
+        if opened {
+            assert!(self.sockets.insert(relayed), "two allocations on one port");
+        }
+        self.server(shard).handle_opened(now, relayed, opened);
+    }
+
+    /// The slow shell comes to the sockets that it was asked for.
+    fn open_what_waits(&mut self) {
+        for (shard, relayed) in std::mem::take(&mut self.waiting) {
+            self.open(shard, relayed);
+            self.drain(shard);
         }
     }
 
@@ -406,11 +422,16 @@ impl Client {
 
     /// Sends one signed request and takes the answer apart; asks for a nonce first.
     fn ask(&mut self, world: &mut World, request: Writer) -> Answer {
+        self.try_ask(world, request).expect("an answer")
+    }
+
+    /// The same where silence is an answer.
+    fn try_ask(&mut self, world: &mut World, request: Writer) -> Option<Answer> {
         if self.nonce.is_empty() {
             self.fetch_nonce(world);
         }
         let bytes = self.sign(request);
-        self.send(world, &bytes).expect("an answer")
+        self.send(world, &bytes)
     }
 
     fn fetch_nonce(&mut self, world: &mut World) {
