@@ -8,7 +8,7 @@ use super::netns::Netns;
 use super::phone::Relay;
 use super::plan::{INTERNET_DNS, NORTHWIND_DOMAIN, Site};
 use super::process::Process;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use edge_common::ports::Service;
 use std::collections::BTreeMap;
 use std::fs;
@@ -147,12 +147,16 @@ impl EdgeHost {
         Ok(())
     }
 
-    /// Ends one daemon in order: SIGTERM, and the drain that follows.
+    /// Ends one daemon in order: SIGTERM, and the drain that follows. It has to say that all is well.
     pub fn stop_one(&mut self, service: Service) -> Result<()> {
         let Some(mut process) = self.daemons.remove(&service) else {
             return Ok(());
         };
-        process.stop(STOP_LIMIT).map(drop)
+        let status = process.stop(DRAIN_PATIENCE)?;
+        if !status.success() {
+            bail!("{} ended with {status}", service.daemon());
+        }
+        Ok(())
     }
 
     /// Ends one daemon at once, as a crash would.
@@ -472,7 +476,8 @@ fn more(item: Option<String>) -> String {
 
 const TOOL_LIMIT: Duration = Duration::from_secs(20);
 const START_LIMIT: Duration = Duration::from_secs(20);
-const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// Longer than edge-access takes; allocations and streams may hold the others for minutes.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(12);
 
 #[cfg(test)]
 mod tests {

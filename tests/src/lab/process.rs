@@ -84,21 +84,21 @@ impl Process {
         kill_process(pid, signal).with_context(|| format!("cannot signal {}", self.name))
     }
 
-    /// Asks it to end and waits; kills it when it does not within `limit`.
-    pub fn stop(&mut self, limit: Duration) -> Result<ExitStatus> {
-        if let Some(status) = self.child.try_wait()? {
-            return Ok(status);
-        }
-        self.signal(Signal::TERM)?;
-        if let Some(status) = bounded::wait(&mut self.child, limit)? {
-            return Ok(status);
+    /// Asks it to end and waits. A daemon that drains for longer than `patience` is asked again, which
+    /// means at once; one that is still there after that is killed, which is an error.
+    pub fn stop(&mut self, patience: Duration) -> Result<ExitStatus> {
+        for _ in 0..2 {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            self.signal(Signal::TERM)?;
+            if let Some(status) = bounded::wait(&mut self.child, patience)? {
+                return Ok(status);
+            }
         }
         self.child.kill()?;
         let status = self.child.wait()?;
-        bail!(
-            "{} did not end within {limit:?} of SIGTERM ({status})",
-            self.name
-        );
+        bail!("{} did not end on SIGTERM, twice ({status})", self.name);
     }
 
     fn words(&self) -> String {
