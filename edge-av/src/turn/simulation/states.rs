@@ -81,7 +81,7 @@ fn outcome(state: State, event: Happens) -> String {
             client.send(&mut world, &first).expect("an answer");
         }
     }
-    (world.events.clear(), world.drops.clear());
+    world.drops.clear();
     let answer = happen(&mut world, &mut client, relayed, &first, event);
     let answer = answer.map_or_else(
         || "no answer".to_owned(),
