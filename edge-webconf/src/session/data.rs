@@ -104,16 +104,20 @@ impl Broker {
         self.tend_pool(now, key);
     }
 
-    /// A data connection that is not leased is gone.
+    /// A data connection is gone. One that was leased meanwhile is its client's: the shell finds it
+    /// dead when it hands it over, and asks for another.
     pub fn handle_data_closed(&mut self, now: Now, id: DataId) {
         self.timers.cancel(Timer::DataHello(id));
-        if let Some(Data::Parked { session: key }) = self.data.remove(&id) {
+        let Some(data) = self.data.remove(&id) else {
+            return;
+        };
+        self.push(Output::Close(id.0));
+        if let Data::Parked { session: key } = data {
             if let Some(session) = self.sessions.get_mut(&key) {
                 session.pool.remove(id);
             }
             self.tend_pool(now, key);
         }
-        self.push(Output::Close(id.0));
     }
 
     /// Closes a data connection that is not leased, without a word to its far end.

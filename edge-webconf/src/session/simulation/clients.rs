@@ -204,6 +204,22 @@ fn a_lease_that_fails_gets_another_connection() {
 }
 
 #[test]
+fn a_data_connection_that_breaks_while_it_is_leased_is_left_to_its_client() {
+    let mut world = World::new();
+    let mut mcu = world.agent();
+    world.admit(&mcu, number(1));
+    let data = world.park(&mut mcu, 0);
+    world.visitor(number(1));
+    // A close would overtake the lease, and the client would wait for nothing.
+    world.act(|broker, now| broker.handle_data_closed(now, data));
+    assert!(!world.is_closed(data.0));
+    let parked = world.park(&mut mcu, 0);
+    world.act(|broker, now| broker.handle_data_closed(now, parked));
+    assert!(world.is_closed(parked.0));
+    world.check();
+}
+
+#[test]
 fn what_an_agent_refuses_is_refused_and_used() {
     let mut world = World::new();
     let mut mcu = world.agent();
