@@ -107,6 +107,8 @@ struct Head {
     /// `line..scanned` holds no line end: a slow sender costs one pass, not n².
     scanned: usize,
     length: Length,
+    /// The header that was read last is a Content-Length: a folded line belongs to its value.
+    in_length: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -220,14 +222,12 @@ impl Head {
     /// Two lengths that differ are refused: whoever frames by the other one sees other messages.
     fn learn(&mut self, line: &[u8]) -> Result<(), FrameError> {
         if line[0] == b' ' || line[0] == b'\t' {
-            if matches!(self.length, Length::Folded) {
-                self.length = value(line)?;
-            }
-            return Ok(());
+            return self.fold(line);
         }
         if matches!(self.length, Length::Folded) {
             return Err(FrameError::ContentLengthInvalid);
         }
+        self.in_length = false;
         // The first letter spares most lines the look for their colon.
         if !matches!(line[0], b'C' | b'c' | b'L' | b'l') {
             return Ok(());
@@ -248,6 +248,19 @@ impl Head {
             (Length::Known(_), Length::Folded) => return Err(FrameError::ContentLengthInvalid),
             (_, told) => told,
         };
+        self.in_length = true;
+        Ok(())
+    }
+
+    /// A second piece of a number: "1 CRLF SP 0" may be 1 to one reader and 10 to the next.
+    fn fold(&mut self, line: &[u8]) -> Result<(), FrameError> {
+        match self.length {
+            Length::Folded => self.length = value(line)?,
+            Length::Known(_) if self.in_length && !line.trim_ascii().is_empty() => {
+                return Err(FrameError::ContentLengthInvalid);
+            }
+            Length::Known(_) | Length::Unknown => {}
+        }
         Ok(())
     }
 }
@@ -338,6 +351,8 @@ mod tests {
             ("l: 0\r\nContent-Length: 4\r\n", ContentLengthInvalid),
             ("l: 0\r\nContent-Length:\r\n 0\r\n", ContentLengthInvalid),
             ("l: 99999999999999999999\r\n", ContentLengthInvalid),
+            ("l: 1\r\n 0\r\n", ContentLengthInvalid),
+            ("l:\r\n 1\r\n\t0\r\n", ContentLengthInvalid),
             ("l: 101\r\n", FrameError::BodyTooLong),
             ("Subject: a\nl: 0\r\n", FrameError::BareLineFeed),
             ("Subject: a\rb\r\nl: 0\r\n", FrameError::BareCarriageReturn),
@@ -348,11 +363,15 @@ mod tests {
     }
 
     #[test]
-    fn the_same_length_twice_is_no_doubt() {
-        assert!(matches!(
-            refused("l: 0\r\nContent-Length: 00\r\n"),
-            Ok(Step::Message { .. })
-        ));
+    fn a_length_that_is_certain_is_no_doubt() {
+        for headers in [
+            "l: 0\r\nContent-Length: 00\r\n",
+            "l: 0\r\n \r\n",
+            "l: 0\r\nSubject: a\r\n 1\r\n",
+        ] {
+            let step = refused(headers);
+            assert!(matches!(step, Ok(Step::Message { .. })), "{headers:?}");
+        }
     }
 
     #[test]
