@@ -54,8 +54,11 @@ pub fn replace(
         if let Some(maddr) = uri.params.value("maddr") {
             edits.replace(message.range_of(maddr), bracketed(ip).as_bytes());
         }
-        if let Some(forged) = uri.params.get(CONTACT_TOKEN) {
-            edits.remove(message.range_of(forged.text));
+        for param in uri.params.iter() {
+            // All of them: whoever reads ours takes the first.
+            if param.name.eq_ignore_ascii_case(CONTACT_TOKEN.as_bytes()) {
+                edits.remove(message.range_of(param.text));
+            }
         }
         let end = message.range_of(uri.params.text()).end;
         edits.insert(end, format!(";{CONTACT_TOKEN}={}", token()).as_bytes());
@@ -108,6 +111,11 @@ mod tests {
         assert_eq!(
             replaced("<sip:a@h?x=y>;proxy=replace", true).as_deref(),
             Ok("<sip:a@192.0.2.10:51034;ms-received-cid=T?x=y>")
+        );
+        let forged = "<sip:a@h;ms-received-cid=X;q;MS-Received-CID=Y>;proxy=replace";
+        assert_eq!(
+            replaced(forged, true).as_deref(),
+            Ok("<sip:a@192.0.2.10:51034;q;ms-received-cid=T>")
         );
         assert_eq!(replaced("<sip:a@h>", false).as_deref(), Ok("<sip:a@h>"));
         assert_eq!(replaced("*", false).as_deref(), Ok("*"));
