@@ -187,6 +187,6 @@ pub struct Lab {
 #[serde(default, deny_unknown_fields)]
 pub struct Runtime {
     /// Cores for each daemon; 0: all there are.
-    #[schemars(range(max = 1024))]
+    #[schemars(range(max = 255))]
     pub cores: usize,
 }

@@ -435,14 +435,18 @@ impl Drop for FlusherEnd {
     }
 }
 
-/// The number of cores for a configured `count`: 0 means all that the process may run on.
+/// The number of cores for a configured `count`: 0 means all that the process may run on, up to [`CORES_MAX`].
 #[must_use]
 pub fn core_count(count: usize) -> usize {
-    if count > 0 {
-        return count;
-    }
-    std::thread::available_parallelism().map_or(1, usize::from)
+    let wanted = match count {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        count => count,
+    };
+    wanted.min(CORES_MAX)
 }
+
+/// The number of a core stands in one byte of tokens and of the relay's tables, which keep one value for "nobody".
+pub const CORES_MAX: usize = 255;
 
 fn run_core<F, Fut>(place: Place, main: F)
 where
