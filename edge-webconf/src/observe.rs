@@ -17,6 +17,7 @@ pub struct Observer {
     relayed_out: Counter,
     refused: Counters<1>,
     agents_refused: Counters<1>,
+    sessions_ended: Counters<1>,
     admissions: Counters<1>,
     matched: Counters<1>,
     opened: Counter,
@@ -51,6 +52,10 @@ impl Observer {
                 "Clients turned away before anything was relayed",
             ),
             agents_refused: by_status("agents_refused", "Connections of agents turned away"),
+            sessions_ended: by_status(
+                "agent_sessions_ended",
+                "Sessions of agents that ended, by why",
+            ),
             admissions: by_status(
                 "admissions",
                 "Numbers that agents asked to admit, by the answer",
@@ -123,6 +128,7 @@ impl Observer {
                 tracing::info!(%agent, %address, "agent in session");
             }
             Event::AgentDown { agent, status } => {
+                by_status(&self.sessions_ended, *status);
                 tracing::warn!(%agent, status = status.label(), "agent session ended");
             }
             Event::AgentRefused {
@@ -234,6 +240,10 @@ mod tests {
         observer.record(&Event::Opened {
             waited: Duration::from_millis(3),
         });
+        observer.record(&Event::AgentDown {
+            agent: "mcu.contoso.internal".parse().expect("name"),
+            status: Status::Protocol,
+        });
         observer.set_gauges(&Gauges {
             parked: 32,
             ..Gauges::default()
@@ -244,6 +254,7 @@ mod tests {
             "edge_webconf_relayed_bytes_total{direction=\"out\"} 7",
             "edge_webconf_clients_refused_total{status=\"token_used\"} 1",
             "edge_webconf_lease_microseconds_total 3000",
+            "edge_webconf_agent_sessions_ended_total{status=\"protocol\"} 1",
             "edge_webconf_parked_connections 32",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} in\n{text}");

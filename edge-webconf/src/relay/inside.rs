@@ -7,24 +7,33 @@ use rustls::ProtocolVersion;
 use super::post::Order;
 use super::shell::Shell;
 use super::{Input, Lease};
-use crate::ewrp::{ALPN_CONTROL, ALPN_DATA};
-use crate::session::{ControlId, DataId, Peer};
+use crate::ewrp::{ALPN_CONTROL, ALPN_DATA, Status};
+use crate::session::{ControlId, DataId, Event, Peer};
 
 /// Serves a connection to the agent port whose TLS handshake is done; what it is for is its ALPN.
 pub async fn serve(shell: Shell, stream: Stream) {
     if stream.tls_version() != Some(ProtocolVersion::TLSv1_3) {
-        tracing::warn!(remote = %stream.remote(), "an agent must speak TLS 1.3");
-        return stream.close();
+        return refuse(&shell, &stream, Status::Version, "no TLS 1.3");
     }
     let Some(peer) = peer_of(&stream) else {
         // The verifier has accepted the certificate, but it holds no name that we can read.
-        return stream.close();
+        let detail = "a certificate without a name that can be read";
+        return refuse(&shell, &stream, Status::NotTrusted, detail);
     };
     match stream.alpn().as_deref() {
         Some(ALPN_CONTROL) => control(shell, stream, peer).await,
         Some(ALPN_DATA) => data(shell, stream, peer).await,
-        Some(_) | None => stream.close(),
+        Some(_) | None => refuse(&shell, &stream, Status::Protocol, "no ALPN of EWRP"),
     }
+}
+
+fn refuse(shell: &Shell, stream: &Stream, status: Status, detail: &str) {
+    shell.observer().record(&Event::AgentRefused {
+        address: stream.remote(),
+        status,
+        detail: detail.to_owned(),
+    });
+    stream.close();
 }
 
 /// The DNS names of the certificate, never its common name.
