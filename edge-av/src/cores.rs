@@ -35,6 +35,9 @@ impl Parts {
         let cores = core_count(self.cores);
         let seeds = self.seeds(cores)?;
         self.watch(metrics);
+        if let Some(seed) = seeds.first() {
+            seed.mailboxes.outbox.show_in(metrics);
+        }
         let gate = |name, limits| Gate::new(name, limits, hash_key(), now, metrics);
         let clients = gate_limits(self.tcp_connections);
         let gates = Gates {
@@ -245,7 +248,10 @@ async fn serve(
     }
     if let Some(mras) = &parts.mras {
         for socket in seed.mras {
-            let door = door(Security::Tls(Arc::clone(&mras.tls)), Vec::new());
+            let door = Door {
+                stream: mras_listener::stream_options(),
+                ..door(Security::Tls(Arc::clone(&mras.tls)), Vec::new())
+            };
             let (service, figures) = (Arc::clone(&mras.service), MrasFigures::new(&common.metrics));
             let serve = accept::serve(
                 core.clone(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge_common::cert::identity::ProvenNames;
-use edge_common::net::stream::{Read, Stream};
+use edge_common::net::stream::{Read, Stream, StreamOptions};
 use edge_common::random::SystemRandom;
 use edge_common::run;
 use edge_common::sip::framer::{Framer, Limits, Opener, Step};
@@ -13,7 +13,17 @@ use edge_common::sip::parse::Index;
 
 use crate::mras::request::BODY_MAX;
 use crate::mras::service::{Outcome, Service};
-use crate::observe::MrasFigures;
+use crate::observe::{Ended, MrasFigures};
+
+/// Room for the longest message that is answered, be it only by a refusal.
+#[must_use]
+pub fn stream_options() -> StreamOptions {
+    let options = StreamOptions::default();
+    StreamOptions {
+        pending_max: LIMITS.head + LIMITS.body + options.read_max,
+        ..options
+    }
+}
 
 /// Serves one connection whose handshake is done, to its end.
 pub async fn serve(service: Arc<Service>, figures: MrasFigures, stream: Stream) {
@@ -22,7 +32,7 @@ pub async fn serve(service: Arc<Service>, figures: MrasFigures, stream: Stream) 
         .first()
         .map(|leaf| ProvenNames::from_certificate(leaf));
     let Some(Ok(peer)) = peer else {
-        tracing::debug!(remote = %stream.remote(), "a certificate without a name that can be read");
+        end(&figures, &stream, Ended::Certificate, "no name can be read");
         return stream.abort();
     };
     let mut framer = Framer::new(Opener::Remote, LIMITS);
@@ -73,9 +83,13 @@ fn take_messages(
             Ok(Step::Message { len }) => {
                 at += len;
                 let mut index = Index::new(HEADERS_MAX);
-                let Ok(message) = Message::parse(&rest[..len], &mut index) else {
-                    *fine = false;
-                    return bytes.len();
+                let message = match Message::parse(&rest[..len], &mut index) {
+                    Ok(message) => message,
+                    Err(error) => {
+                        end(figures, stream, Ended::Head, error);
+                        *fine = false;
+                        return bytes.len();
+                    }
                 };
                 let (outcome, answer) =
                     service.handle_request(run::now(), peer, &message, &mut rng);
@@ -83,17 +97,23 @@ fn take_messages(
                 answer
             }
             Err(error) => {
-                tracing::debug!(remote = %stream.remote(), %error, "framing is lost");
+                end(figures, stream, Ended::Framing, error);
                 *fine = false;
                 return bytes.len();
             }
         };
         // Whoever does not read its answers gets no more of them.
-        if answer.is_some_and(|answer| stream.queue(&answer).is_err()) {
+        if let Some(Err(error)) = answer.map(|answer| stream.queue(&answer)) {
+            end(figures, stream, Ended::Answers, error);
             *fine = false;
             return bytes.len();
         }
     }
+}
+
+fn end(figures: &MrasFigures, stream: &Stream, why: Ended, error: impl std::fmt::Display) {
+    figures.ended(why);
+    tracing::debug!(remote = %stream.remote(), why = why.as_str(), %error, "connection ended");
 }
 
 fn note(figures: &MrasFigures, peer: &ProvenNames, stream: &Stream, outcome: Outcome) {

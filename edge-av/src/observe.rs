@@ -34,6 +34,8 @@ pub struct Figures {
     opened: Counter,
     closed: [Counter; CLOSED.len()],
     streams: [Counter; STREAMS.len()],
+    /// Connections of clients that were silent, or stayed, without an allocation.
+    pub stranger_ended: Counter,
 }
 
 /// Datagrams in both directions.
@@ -98,6 +100,7 @@ impl Figures {
             opened: metrics.counter("allocations_opened", "Allocations that came into use"),
             closed: CLOSED.map(|why| closed.with([closed_name(why)])),
             streams: STREAMS.map(|error| streams.with([stream_name(error)])),
+            stranger_ended: streams.with(["no_allocation"]),
         }
     }
 
@@ -157,7 +160,38 @@ impl Figures {
 
 /// The counters of the A/V authentication service.
 #[derive(Clone, Debug)]
-pub struct MrasFigures([Counter; OUTCOMES.len()]);
+pub struct MrasFigures {
+    requests: [Counter; OUTCOMES.len()],
+    ended: [Counter; Ended::ALL.len()],
+}
+
+/// Why we ended a connection of a server inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Its certificate cannot be read.
+    Certificate,
+    /// It is not certain where its messages end.
+    Framing,
+    /// The head of a message cannot be read.
+    Head,
+    /// It does not take its answers.
+    Answers,
+}
+
+impl Ended {
+    const ALL: [Self; 4] = [Self::Certificate, Self::Framing, Self::Head, Self::Answers];
+
+    /// The label of its counter.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Certificate => "certificate",
+            Self::Framing => "framing_lost",
+            Self::Head => "head_malformed",
+            Self::Answers => "queue_full",
+        }
+    }
+}
 
 impl MrasFigures {
     /// Registers all of them.
@@ -168,13 +202,26 @@ impl MrasFigures {
             "Requests to the A/V authentication service",
             ["result"],
         );
-        Self(OUTCOMES.map(|outcome| requests.with([outcome_name(outcome)])))
+        let ended = metrics.counters(
+            "mras_connections_ended",
+            "Connections to the A/V authentication service that we ended",
+            ["reason"],
+        );
+        Self {
+            requests: OUTCOMES.map(|outcome| requests.with([outcome_name(outcome)])),
+            ended: Ended::ALL.map(|why| ended.with([why.as_str()])),
+        }
+    }
+
+    /// Counts a connection that we ended.
+    pub fn ended(&self, why: Ended) {
+        self.ended[why as usize].inc();
     }
 
     /// Counts one.
     pub fn note(&self, outcome: Outcome) {
         if let Some(index) = OUTCOMES.iter().position(|&known| known == outcome) {
-            self.0[index].inc();
+            self.requests[index].inc();
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use edge_av::credentials::Credentials;
 use edge_av::mras::CONTENT_TYPE;
+use edge_av::mras::request::BODY_MAX;
 use edge_av::mras::service::Service;
 use edge_av::mras_listener;
 use edge_av::observe::MrasFigures;
@@ -18,7 +19,7 @@ use edge_common::config::{ClientEku, Revocation, check};
 use edge_common::credential::{AvKeys, KeyRing};
 use edge_common::net::core_runtime::Cores;
 use edge_common::net::handshake;
-use edge_common::net::stream::{Stream, StreamOptions};
+use edge_common::net::stream::Stream;
 use edge_common::observe::metrics::Metrics;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -138,7 +139,7 @@ fn serve(config: Arc<ServerConfig>, metrics: &Metrics) -> (std::net::SocketAddr,
                     accepted = listener.accept() => accepted.expect("a connection"),
                     () = core.stopping() => return,
                 };
-                let stream = Stream::new(&core, tcp, remote, StreamOptions::default());
+                let stream = Stream::new(&core, tcp, remote, mras_listener::stream_options());
                 let (config, service, figures) =
                     (Arc::clone(&config), Arc::clone(&service), figures.clone());
                 tasks.borrow_mut().push(core.spawn(async move {
@@ -212,6 +213,17 @@ fn a_trusted_server_is_answered_however_its_bytes_arrive_and_another_is_forbidde
         "{refused}"
     );
 
+    // Too long is answered too, and the connection goes on.
+    let body = "x".repeat(BODY_MAX + 1);
+    let long = format!(
+        "SERVICE sip:edge@contoso.test SIP/2.0\r\nVia: SIP/2.0/TLS d;branch=z9hG4bKlong\r\n\
+         From: <sip:ann@contoso.test>;tag=1\r\nTo: <sip:edge@contoso.test>\r\nCall-ID: long\r\nCSeq: 1 SERVICE\r\n\
+         Content-Type: {CONTENT_TYPE}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    director.write_all(long.as_bytes()).expect("sent");
+    assert!(answers(&mut director, 1).contains("Call-ID: long"));
+
     // Framing is lost: the connection ends, and the others go on.
     director
         .write_all(b"SERVICE sip:a SIP/2.0\r\nContent-Length: x\r\n\r\n")
@@ -229,6 +241,12 @@ fn a_trusted_server_is_answered_however_its_bytes_arrive_and_another_is_forbidde
         text.contains("edge_av_mras_requests_total{result=\"forbidden\"} 2"),
         "{text}"
     );
+    for line in [
+        "edge_av_mras_requests_total{result=\"too_large\"} 1",
+        "edge_av_mras_connections_ended_total{reason=\"framing_lost\"} 1",
+    ] {
+        assert!(text.contains(line), "{line} in\n{text}");
+    }
     cores.stop();
     cores.join().expect("no core panics");
 }

@@ -257,6 +257,11 @@ impl Shard {
         self.wires.figures.stream_ended(error);
     }
 
+    /// A client that held no allocation was sent away.
+    pub fn stranger_ended(&self) {
+        self.wires.figures.stranger_ended.inc();
+    }
+
     /// Whether a client holds an allocation.
     #[must_use]
     pub fn is_known(&self, from: FiveTuple) -> bool {

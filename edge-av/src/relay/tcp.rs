@@ -1,7 +1,7 @@
 //! A client's connection on TCP 443: TURN in the clear, or in TLS where there is a certificate.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use edge_common::net::handshake;
@@ -63,13 +63,13 @@ async fn begin(stream: &Stream, tls: Option<Arc<ArcSwap<ServerConfig>>>) -> Resu
     }
 }
 
-/// Ends when the far end does, when framing is lost, or when a stranger stays silent.
+/// Ends when the far end does, when framing is lost, or when a stranger stays silent or stays too long.
 async fn read_frames(
     shard: &SharedShard,
     from: FiveTuple,
     stream: &Stream,
 ) -> Result<(), FrameError> {
-    let mut framer = Framer::new();
+    let (mut framer, mut stranger_since) = (Framer::new(), Instant::now());
     loop {
         let mut lost = None;
         let read = stream.read(|bytes| take_frames(shard, from, &mut framer, bytes, &mut lost));
@@ -78,12 +78,19 @@ async fn read_frames(
             Ok(Ok(Read::End) | Err(_)) => return Ok(()),
             // Who holds an allocation may listen only; its lifetime bounds that.
             Err(_) if shard.borrow().is_known(from) => {}
-            Err(_) => return Ok(()),
+            Err(_) => break,
         }
         if let Some(error) = lost {
             return Err(error);
         }
+        if shard.borrow().is_known(from) {
+            stranger_since = Instant::now();
+        } else if stranger_since.elapsed() >= STRANGER_STAY {
+            break;
+        }
     }
+    shard.borrow().stranger_ended();
+    Ok(())
 }
 
 fn take_frames(
@@ -119,6 +126,8 @@ fn take_frames(
 
 /// How long somebody without an allocation may stay silent.
 const STRANGER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long somebody without an allocation may stay at all: a byte now and then keeps no place.
+const STRANGER_STAY: Duration = Duration::from_secs(60);
 /// Half a second of video; what waits longer is late anyway.
 const QUEUE_MAX: usize = 256 * 1024;
 const READ_MAX: usize = 16 * 1024;
