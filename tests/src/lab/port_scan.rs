@@ -2,20 +2,41 @@
 
 use super::netns::Netns;
 use anyhow::{Context as _, Result};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
-/// Tries every port from 1 to 65535 of `address` from `netns`; returns those that accepted.
-pub fn open_tcp_ports(netns: &Netns, address: Ipv4Addr) -> Result<BTreeSet<u16>> {
+/// What a scan found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scan {
+    /// Listeners that accepted.
+    pub listening: BTreeSet<u16>,
+    /// Other ports that accepted.
+    pub stray: BTreeSet<u16>,
+}
+
+/// Tries every port from 1 to 65535 of `address` from `netns`. The known `listeners` are tried with
+/// patience, the rest in a crowd.
+pub fn tcp(netns: &Netns, address: IpAddr, listeners: &[u16]) -> Result<Scan> {
+    let at_once = open_file_limit()
+        .saturating_sub(RESERVED_FILES)
+        .clamp(100, AT_ONCE_MAX);
     netns.within(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .context("cannot make a runtime")?;
-        Ok(runtime.block_on(scan(address)))
+        runtime.block_on(async {
+            let others = (1..=u16::MAX).filter(|port| !listeners.contains(port));
+            Ok(Scan {
+                stray: scan(address, others, at_once, PATIENCE).await?,
+                listening: scan(address, listeners.iter().copied(), 1, LISTENER_PATIENCE).await?,
+            })
+        })
     })?
 }
 
@@ -46,53 +67,89 @@ pub fn knock_udp(
     })?
 }
 
-async fn scan(address: Ipv4Addr) -> BTreeSet<u16> {
+async fn scan(
+    address: IpAddr,
+    ports: impl Iterator<Item = u16>,
+    at_once: usize,
+    patience: Duration,
+) -> Result<BTreeSet<u16>> {
     let mut open = BTreeSet::new();
     let mut running = JoinSet::new();
-    for port in 1..=u16::MAX {
-        if running.len() >= AT_ONCE {
-            note(&mut open, running.join_next().await);
+    for port in ports {
+        if running.len() >= at_once {
+            open.extend(ended(running.join_next().await)?);
         }
-        running.spawn(async move {
-            let attempt = TcpStream::connect((address, port));
-            let answer = tokio::time::timeout(PATIENCE, attempt).await;
-            matches!(answer, Ok(Ok(_))).then_some(port)
-        });
+        running.spawn(attempt(address, port, patience));
     }
-    while let Some(ended) = running.join_next().await {
-        note(&mut open, Some(ended));
+    while let Some(next) = running.join_next().await {
+        open.extend(ended(Some(next))?);
     }
-    open
+    Ok(open)
 }
 
-fn note(open: &mut BTreeSet<u16>, ended: Option<Result<Option<u16>, tokio::task::JoinError>>) {
-    if let Some(Ok(Some(port))) = ended {
-        open.insert(port);
+/// The port if it is open. A scan that could not try a port is an error: it would call it closed.
+async fn attempt(address: IpAddr, port: u16, patience: Duration) -> Result<Option<u16>> {
+    match tokio::time::timeout(patience, TcpStream::connect((address, port))).await {
+        Ok(Ok(_)) => Ok(Some(port)),
+        Err(_) => Ok(None),
+        Ok(Err(error)) if SHUT.contains(&error.kind()) => Ok(None),
+        Ok(Err(error)) => Err(error).with_context(|| format!("cannot try {address} {port}")),
     }
 }
 
-/// Well below the limit of open files, 20 000 on small machines.
-const AT_ONCE: usize = 4000;
+fn ended(next: Option<Result<Result<Option<u16>>, JoinError>>) -> Result<Option<u16>> {
+    next.map_or(Ok(None), |ended| ended.context("a scan panicked")?)
+}
+
+/// Raises the soft limit of open files to the hard one and says what it is.
+fn open_file_limit() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    let now = if setrlimit(Resource::Nofile, raised).is_ok() {
+        raised
+    } else {
+        limit
+    };
+    now.current
+        .and_then(|files| usize::try_from(files).ok())
+        .unwrap_or(AT_ONCE_MAX)
+}
+
+/// What an answer other than yes looks like.
+const SHUT: [ErrorKind; 5] = [
+    ErrorKind::ConnectionRefused,
+    ErrorKind::HostUnreachable,
+    ErrorKind::NetworkUnreachable,
+    ErrorKind::PermissionDenied,
+    ErrorKind::TimedOut,
+];
+const AT_ONCE_MAX: usize = 4000;
+/// Files that are open for other reasons.
+const RESERVED_FILES: usize = 200;
 /// The lab's network answers in well under a millisecond; silence means that nobody will.
 const PATIENCE: Duration = Duration::from_millis(400);
+/// A listener's answer must not be missed because this machine is busy.
+const LISTENER_PATIENCE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::TcpListener;
 
     #[test]
-    fn a_listener_is_found_and_nothing_else_is_made_up() {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+    fn a_listener_is_found_among_the_listeners_or_as_a_stray() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
         let port = listener.local_addr().expect("address").port();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .expect("runtime");
-        let open = runtime.block_on(scan(Ipv4Addr::LOCALHOST));
-        assert!(open.contains(&port), "{open:?}");
-        assert!(
-            open.len() < 2000,
-            "a scan that finds everything finds nothing"
-        );
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let ports = [port, 1];
+        let open = runtime.block_on(scan(address, ports.into_iter(), 2, PATIENCE));
+        assert_eq!(open.expect("a scan"), BTreeSet::from([port]));
     }
 }
