@@ -32,16 +32,49 @@ pub async fn serve(shell: Shell, gate: Gate, client: Stream) {
         sni: client.sni().unwrap_or_default().into(),
     };
     shell.tell(Input::Client(id, arrival)).await;
-    let Some((held, data, lease)) = preread(&shell, id, &entered.post, &client).await else {
+    let Some((held, mut data, mut lease)) = preread(&shell, id, &entered.post, &client).await
+    else {
         gate.charge(now(), client.remote().ip(), 1);
         client.close();
         return;
     };
-    if open(&shell, id, &entered.post, &data, &held, &lease).await {
-        relay(&shell, id, &entered.post, &client, &data, held, &lease).await;
+    loop {
+        match open(&shell, id, &entered.post, &data, &held, &lease).await {
+            Opened::Taken => {
+                relay(&shell, id, &entered.post, &client, &data, held, &lease).await;
+                break;
+            }
+            Opened::Refused => break,
+            Opened::Dead => match next_handover(&entered.post).await {
+                Some(handover) => (data, lease) = handover,
+                None => break,
+            },
+        }
     }
     client.close();
     data.close();
+}
+
+/// What came of an OPEN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opened {
+    /// The agent took the client, and so did the broker.
+    Taken,
+    /// The client is turned away.
+    Refused,
+    /// The data connection was gone before a byte was sent; the broker looks for another.
+    Dead,
+}
+
+/// The next data connection for a client whose first one was dead; `None`: it is turned away.
+async fn next_handover(post: &Post) -> Option<(Stream, Lease)> {
+    loop {
+        match post.next().await {
+            Order::Handover(data, lease) => return Some((data, lease)),
+            Order::Close => return None,
+            Order::Read | Order::Lease(_) | Order::Relay => {}
+        }
+    }
 }
 
 /// Shows the broker the first bytes, one arrival at a time, until it sends a data connection.
@@ -104,8 +137,7 @@ async fn read_for_broker(
     None
 }
 
-/// Sends OPEN and what the client has sent, and tells the broker the agent's answer. `true`: the
-/// agent took the client, and so did the broker.
+/// Sends OPEN and what the client has sent, and tells the broker the agent's answer.
 async fn open(
     shell: &Shell,
     id: ClientId,
@@ -113,16 +145,16 @@ async fn open(
     data: &Stream,
     held: &Held,
     lease: &Lease,
-) -> bool {
+) -> Opened {
     let preread = held.bytes.get(..lease.preread_len).unwrap_or_default();
     if data.queue(&lease.open).is_err() || data.queue(preread).is_err() {
         shell.tell(Input::LeaseFailed(id)).await;
-        return false;
+        return Opened::Dead;
     }
     let answer = data.peek(|bytes| OpenAck::parse(bytes).transpose());
     let status = tokio::select! {
         biased;
-        () = post.closed() => return false,
+        () = post.closed() => return Opened::Refused,
         answer = answer => match answer {
             Ok(Some(Ok(OpenAck(status)))) => status,
             Ok(Some(Err(_))) => Status::Protocol,
@@ -132,8 +164,8 @@ async fn open(
     shell.tell(Input::OpenAck(id, status)).await;
     loop {
         match post.next().await {
-            Order::Relay => return true,
-            Order::Close => return false,
+            Order::Relay => return Opened::Taken,
+            Order::Close => return Opened::Refused,
             Order::Read | Order::Lease(_) | Order::Handover(..) => {}
         }
     }
