@@ -116,6 +116,7 @@ fn daemon(service: Service, config: &Config, paths: &Paths) -> Unit {
     text.push_str(&restrictions(&Sandbox {
         binds_low_ports: binds_low_ports(service, config),
         descriptors: descriptors(service),
+        stop: stop(service),
     }));
     text.push_str(INSTALL);
     Unit {
@@ -174,6 +175,7 @@ fn agent(paths: &Paths) -> Unit {
     text.push_str(&restrictions(&Sandbox {
         binds_low_ports: false,
         descriptors: descriptors(Service::Webconf),
+        stop: AGENT_STOP,
     }));
     text.push_str(INSTALL);
     Unit {
@@ -244,6 +246,8 @@ fn head(description: &str, after: &[&str]) -> String {
 struct Sandbox {
     binds_low_ports: bool,
     descriptors: u32,
+    /// Seconds for a daemon to end; longer than it drains, or systemd cuts what it waits for.
+    stop: u32,
 }
 
 fn restrictions(sandbox: &Sandbox) -> String {
@@ -255,7 +259,7 @@ fn restrictions(sandbox: &Sandbox) -> String {
     format!(
         "Restart=on-failure\n\
          RestartSec=1\n\
-         TimeoutStopSec=30\n\
+         TimeoutStopSec={}\n\
          LimitNOFILE={}\n\
          LimitCORE=0\n\
          # What the daemon may do\n\
@@ -265,6 +269,7 @@ fn restrictions(sandbox: &Sandbox) -> String {
          SystemCallFilter={}\n\
          SystemCallFilter=~{}\n\
          {COMMON}",
+        sandbox.stop,
         sandbox.descriptors,
         ALLOWED_SYSTEM_CALLS.join(" "),
         FORBIDDEN_SYSTEM_CALLS.join(" "),
@@ -319,6 +324,18 @@ const fn descriptors(service: Service) -> u32 {
         Service::Access | Service::Webconf | Service::Av => 524_288,
     }
 }
+
+/// What the daemon's drain takes at most, and half a minute: transactions of SIP, calls, conference streams.
+const fn stop(service: Service) -> u32 {
+    match service {
+        Service::Access => 10 + 30,
+        Service::Av => 5 * 60 + 30,
+        Service::Webconf => 15 * 60 + 30,
+    }
+}
+
+/// The agent lets its streams run for a minute.
+const AGENT_STOP: u32 = 60 + 30;
 
 const fn description(service: Service) -> &'static str {
     match service {
