@@ -510,7 +510,11 @@ fn what_is_not_ewrp_over_tls_1_3_is_closed() {
     };
     assert_eq!((status, &*text), (Status::Protocol, "Ping before HELLO"));
     assert_closed(&mut control);
-    world.until_metric("edge_webconf_agents_refused_total{status=\"protocol\"}", 1);
+    let refused =
+        |status: &str| format!("edge_webconf_agents_refused_total{{status=\"{status}\"}}");
+    // Without ALPN, and with a frame too early.
+    world.until_metric(&refused("protocol"), 2);
+    world.until_metric(&refused("version"), 1);
 }
 
 #[test]

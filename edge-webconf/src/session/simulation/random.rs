@@ -33,6 +33,48 @@ proptest! {
     }
 }
 
+proptest! {
+    /// Lawful frames with a few bytes changed, and plain noise: an agent that is not one of ours
+    /// ends its own session at most.
+    #[test]
+    fn no_bytes_of_an_agent_hurt_anybody_else(
+        changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..4),
+        noise in proptest::collection::vec(any::<u8>(), 0..64),
+        cut in any::<proptest::sample::Index>(),
+    ) {
+        let mut world = World::new();
+        let mut good = world.agent_named("mcu2.pool.test", 1);
+        let relayed = world.relayed(&mut good, number(1));
+        let mut stream: Vec<u8> = [
+            hello(MCU, 1),
+            register(1, RegistrationKind::Server, MCU),
+            Frame::Admit(Admit { reg_id: 1, number: number(2), ttl_ms: 1000, uses: 1 }),
+            Frame::Revoke { number: number(1), cut: true },
+            Frame::DialFail { count: 9, status: Status::Limit },
+            Frame::Unregister { reg_id: 1 },
+        ]
+        .iter()
+        .flat_map(Frame::to_bytes)
+        .collect();
+        for (at, byte) in changes {
+            let at = at.index(stream.len());
+            stream[at] = byte;
+        }
+        stream.extend(noise);
+        let control = world.control(&[MCU]);
+        let (head, tail) = stream.split_at(cut.index(stream.len()));
+        for part in [head, tail] {
+            world.act(|broker, now| broker.handle_control_data(now, control, part));
+            world.check();
+        }
+        let id = world.data_with(&[MCU], &stream, 0);
+        prop_assert!(world.is_closed(id.0));
+        world.check();
+        prop_assert!(!world.is_closed(relayed.0) && !world.is_closed(good.control.0));
+        prop_assert_eq!(world.admit(&good, number(3)), Status::Ok);
+    }
+}
+
 /// A random life of the edge.
 #[derive(Default)]
 struct Walk {
