@@ -2,11 +2,11 @@
 
 use super::plan::CONTOSO;
 use super::report::{Report, Seen};
-use super::sandbox::eprintln_line;
+use super::sandbox::{self, eprintln_line};
 use super::step;
 use super::topology::Variant;
 use super::world::World;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub fn run(options: &Options, work: &Path) -> Result<Report> {
         fs::write(file, text).with_context(|| format!("cannot write {file:?}"))?;
     }
     if options.stay {
-        stay(&report, world.as_ref());
+        stay(&report, world.as_ref(), work)?;
     }
     Ok(report)
 }
@@ -100,11 +100,10 @@ fn not_started(world: &mut World, report: &mut Report) {
     }
 }
 
-fn stay(report: &Report, world: Option<&World>) {
+fn stay(report: &Report, world: Option<&World>, work: &Path) -> Result<()> {
     eprintln_line(&report.table());
     let Some(world) = world else {
-        eprintln_line("there is no lab to leave running");
-        return;
+        bail!("there is no lab to leave running");
     };
     let relay = world.contoso.mras_credentials("alice@contoso.test");
     let relay = relay.map_or_else(
@@ -129,6 +128,7 @@ fn stay(report: &Report, world: Option<&World>) {
         ca = world.public_ca.file.display(),
         work = world.work.display(),
     ));
+    sandbox::announce(work, &world.work)?;
     loop {
         std::thread::park();
     }

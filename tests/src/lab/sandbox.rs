@@ -103,9 +103,9 @@ pub fn end_on_signal() -> Result<()> {
     Ok(())
 }
 
-/// Runs `words` in the namespace `host` of the youngest lab that was left running.
+/// Runs `words` on `host` of the youngest lab that was left running.
 pub fn visit(host: &str, words: &[String]) -> Result<ExitStatus> {
-    let first = youngest_lab()?;
+    let (first, world) = youngest_lab()?;
     let mut command = Command::new("nsenter");
     command.args(["--target", &first, "--mount", "--pid"]);
     if !rustix::process::geteuid().is_root() {
@@ -113,15 +113,15 @@ pub fn visit(host: &str, words: &[String]) -> Result<ExitStatus> {
     }
     command
         .args(["ip", "netns", "exec", host, "sh", "-c"])
-        .arg("mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"");
-    let root = std::env::temp_dir();
-    let work = fs::read_dir(&root)?
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .find(|path| fs::read_to_string(path.join(FIRST)).is_ok_and(|pid| pid == first))
-        .context("the lab's directory is gone")?;
-    command.arg(work.join(format!("resolv.{host}"))).args(words);
+        .arg("mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"")
+        .arg(world.join(format!("resolv.{host}")))
+        .args(words);
     command.status().context("cannot start nsenter")
+}
+
+/// Tells [`visit`] that the lab in `work` stays, and where its world is.
+pub fn announce(work: &Path, world: &Path) -> Result<()> {
+    fs::write(work.join(STAYING), world.as_os_str().as_encoded_bytes()).context("cannot announce")
 }
 
 fn namespaces() -> Result<Vec<&'static str>> {
@@ -188,24 +188,29 @@ fn note_first_process(work: &Path, unshare: &Child) {
     found.ok();
 }
 
-fn youngest_lab() -> Result<String> {
+/// The first process and the world's directory of the lab that was left running last.
+fn youngest_lab() -> Result<(String, PathBuf)> {
     let mut labs: Vec<_> = fs::read_dir(std::env::temp_dir())?
         .filter_map(Result::ok)
         .filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX))
         .filter_map(|entry| {
+            let staying = entry.path().join(STAYING);
+            let since = fs::metadata(&staying)
+                .and_then(|meta| meta.modified())
+                .ok()?;
             let pid = fs::read_to_string(entry.path().join(FIRST)).ok()?;
-            let begun = entry.metadata().and_then(|meta| meta.created()).ok()?;
+            let world = PathBuf::from(fs::read_to_string(staying).ok()?);
             Path::new("/proc")
                 .join(&pid)
                 .exists()
-                .then_some((begun, pid))
+                .then_some((since, pid, world))
         })
         .collect();
     labs.sort();
-    let (_, pid) = labs
+    let (_, pid, world) = labs
         .pop()
-        .context("no lab is running here (edge-lab run --stay)")?;
-    Ok(pid)
+        .context("no lab stays here (edge-lab run --stay)")?;
+    Ok((pid, world))
 }
 
 /// One line on standard error: progress and complaints never mix with the result on standard output.
@@ -220,4 +225,5 @@ pub fn eprintln_line(line: &str) {
 const WORK: &str = "EDGE_LAB_WORK";
 const PREFIX: &str = "edge-lab-";
 const FIRST: &str = "first-process";
+const STAYING: &str = "staying";
 const EXIT_INTERRUPTED: i32 = 130;
