@@ -164,7 +164,7 @@ impl FederationRules {
 fn is_own(settings: &Settings, host: Host<'_>) -> bool {
     match host {
         Host::Name(name) => settings.own_domain(name).is_some(),
-        Host::V4(_) | Host::V6(_) => false,
+        Host::V4(_) | Host::V6(_) | Host::Doubtful => false,
     }
 }
 

@@ -149,7 +149,7 @@ impl<'a> Party<'a> {
         let domain = match Uri::parse(address.uri) {
             Ok(uri) => match uri.host {
                 Host::Name(name) => Some(name),
-                Host::V4(_) | Host::V6(_) => None,
+                Host::V4(_) | Host::V6(_) | Host::Doubtful => None,
             },
             Err(UriError::SchemeUnknown) => None,
             Err(UriError::Malformed(why)) => return Err(Refusal::Malformed(why)),

@@ -109,7 +109,7 @@ fn domain_of(address: &[u8]) -> Option<&str> {
     let uri = Uri::parse(NameAddr::parse(address).ok()?.uri).ok()?;
     match uri.host {
         Host::Name(name) => Some(name),
-        Host::V4(_) | Host::V6(_) => None,
+        Host::V4(_) | Host::V6(_) | Host::Doubtful => None,
     }
 }
 

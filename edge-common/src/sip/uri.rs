@@ -34,6 +34,9 @@ pub enum Host<'a> {
     V4(Ipv4Addr),
     /// An IPv6 address, which stands in brackets.
     V6(Ipv6Addr),
+    /// An IPv6 address with three colons in a row, which RFC 3261's own grammar once asked for
+    /// (RFC 5118 §4.10). It may stand in what we hand on; nobody can be reached at it.
+    Doubtful,
 }
 
 /// Why a text is no SIP URI.
@@ -126,7 +129,7 @@ pub fn hostport(text: &[u8]) -> Result<(Host<'_>, Option<u16>), UriError> {
     let text = std::str::from_utf8(text).map_err(|_| HOST)?;
     let (host, port) = if let Some(inner) = text.strip_prefix('[') {
         let (address, port) = inner.split_once(']').ok_or(HOST)?;
-        (Host::V6(address.parse().map_err(|_| HOST)?), port)
+        (v6(address).ok_or(HOST)?, port)
     } else {
         let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
         (name_or_v4(name).ok_or(HOST)?, port)
@@ -137,6 +140,16 @@ pub fn hostport(text: &[u8]) -> Result<(Host<'_>, Option<u16>), UriError> {
         None => return Err(HOST),
     };
     Ok((host, port))
+}
+
+/// Of two ways to read an address neither is ours to choose, so a doubtful one is kept without a value.
+fn v6(text: &str) -> Option<Host<'static>> {
+    if let Ok(address) = text.parse() {
+        return Some(Host::V6(address));
+    }
+    let meant = text.replacen(":::", "::", 1);
+    meant.parse::<Ipv6Addr>().ok()?;
+    Some(Host::Doubtful)
 }
 
 fn name_or_v4(text: &str) -> Option<Host<'_>> {
@@ -206,6 +219,17 @@ mod tests {
             parse("sip:192.0.2.1").host,
             Host::V4(Ipv4Addr::new(192, 0, 2, 1))
         );
+    }
+
+    #[test]
+    fn three_colons_in_an_ipv6_address_are_read_and_name_no_address() {
+        for text in ["sip:bob@[2001:db8:5:::198.51.100.7]", "sip:[:::1]:5061;lr"] {
+            let uri = Uri::parse(text.as_bytes()).expect(text);
+            assert_eq!(uri.host, Host::Doubtful, "{text}");
+        }
+        for wrong in ["sip:[2001:db8::::1]", "sip:[1:::2:::3]", "sip:[:::x]"] {
+            assert!(Uri::parse(wrong.as_bytes()).is_err(), "{wrong}");
+        }
     }
 
     #[test]
