@@ -273,7 +273,7 @@ impl Core {
                     len
                 }
                 Err(error) => {
-                    proxy.handle_frame_error(key, error);
+                    proxy.handle_frame_error(key, &received[at..], error);
                     received.len() - at
                 }
             };

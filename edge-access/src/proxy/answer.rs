@@ -5,6 +5,7 @@
 use edge_common::sip::header::Name;
 use edge_common::sip::header::cseq::CSeq;
 use edge_common::sip::message::Message;
+use edge_common::sip::parse::Index;
 use edge_common::sip::response::Response;
 use edge_common::sip::uri::Host;
 
@@ -27,6 +28,18 @@ impl Proxy {
         if let Some(bytes) = self.compose(message, realm, refusal) {
             self.transmit(to, |out| out.extend_from_slice(&bytes));
             self.event(Event::Answered(realm, refusal));
+        }
+    }
+
+    /// The last word on a connection whose next message has a whole head but no certain end. Who left no
+    /// Via would not know what the answer is to.
+    pub(super) fn answer_head(&mut self, to: FlowKey, received: &[u8], refusal: Refusal) {
+        let mut index = Index::new(self.settings.limits.headers);
+        let Ok(message) = Message::parse(received, &mut index) else {
+            return;
+        };
+        if !message.is_response() && message.first(Name::Via).is_some() {
+            self.answer(to, &message, refusal);
         }
     }
 

@@ -45,6 +45,7 @@ use edge_common::host_name::{HostName, HostPort};
 use edge_common::random::Random;
 use edge_common::sip::edit::Edits;
 use edge_common::sip::framer::{FrameError, Limits};
+use edge_common::sip::header::Name;
 use edge_common::sip::message::Message;
 use edge_common::sip::parse::Index;
 use edge_common::time::Now;
@@ -223,8 +224,24 @@ impl Proxy {
         self.transmit(key, |out| out.extend_from_slice(b"\r\n"));
     }
 
-    /// The stream cannot be cut into messages any more.
-    pub fn handle_frame_error(&mut self, key: FlowKey, error: FrameError) {
+    /// The stream cannot be cut into messages any more; `received` starts with the message that was at fault.
+    pub fn handle_frame_error(&mut self, key: FlowKey, received: &[u8], error: FrameError) {
+        match error {
+            FrameError::ContentLengthInvalid => {
+                self.answer_head(
+                    key,
+                    received,
+                    Refusal::Malformed("Content-Length is not one number"),
+                );
+            }
+            FrameError::ContentLengthMissing => {
+                self.answer_head(key, received, Refusal::Missing(Name::ContentLength));
+            }
+            FrameError::BareLineFeed
+            | FrameError::BareCarriageReturn
+            | FrameError::HeadTooLong
+            | FrameError::BodyTooLong => {}
+        }
         self.close(key, CloseReason::Frame(error));
     }
 

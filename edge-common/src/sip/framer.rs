@@ -10,7 +10,8 @@
 //!
 //! Each line of a head is looked at once, whatever the cuts; what the lines told so far is kept in
 //! the state. Whoever cannot agree with us on where a message ends could smuggle one inside another,
-//! so everything that makes the end uncertain is an error, and the flow has to be closed.
+//! so everything that makes the end uncertain is an error, and the flow has to be closed. What is wrong
+//! with the length is said at the end of the head, so that whoever sent it can still be told.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
@@ -118,6 +119,8 @@ enum Length {
     /// The header's own line held no value; a folded line has to bring it.
     Folded,
     Known(usize),
+    /// Not one plain number, or two that differ. It stays so until the head ends.
+    Uncertain,
 }
 
 impl Framer {
@@ -192,7 +195,7 @@ impl Head {
             }
             // The start line has no name, whatever it looks like.
             if start > 0 {
-                self.learn(line)?;
+                self.learn(line);
             }
         }
         self.scanned = received.len();
@@ -209,7 +212,7 @@ impl Head {
     fn end(self, limits: Limits) -> Result<State, FrameError> {
         match self.length {
             Length::Unknown => Err(FrameError::ContentLengthMissing),
-            Length::Folded => Err(FrameError::ContentLengthInvalid),
+            Length::Folded | Length::Uncertain => Err(FrameError::ContentLengthInvalid),
             Length::Known(body) if body > limits.body => Err(FrameError::BodyTooLong),
             Length::Known(body) => Ok(State::Body {
                 len: self.line + body,
@@ -220,59 +223,53 @@ impl Head {
     /// Over a stream the length is mandatory (RFC 3261 §18.3); `l` is its compact form.
     ///
     /// Two lengths that differ are refused: whoever frames by the other one sees other messages.
-    fn learn(&mut self, line: &[u8]) -> Result<(), FrameError> {
+    fn learn(&mut self, line: &[u8]) {
         if line[0] == b' ' || line[0] == b'\t' {
             return self.fold(line);
         }
-        if matches!(self.length, Length::Folded) {
-            return Err(FrameError::ContentLengthInvalid);
-        }
         self.in_length = false;
+        if matches!(self.length, Length::Folded) {
+            self.length = Length::Uncertain;
+        }
         // The first letter spares most lines the look for their colon.
         if !matches!(line[0], b'C' | b'c' | b'L' | b'l') {
-            return Ok(());
+            return;
         }
         let Some(colon) = memchr::memchr(b':', line) else {
-            return Ok(());
+            return;
         };
         let name = line[..colon].trim_ascii_end();
         if !name.eq_ignore_ascii_case(b"content-length") && !name.eq_ignore_ascii_case(b"l") {
-            return Ok(());
+            return;
         }
-        let told = value(&line[colon + 1..])?;
-        self.length = match (self.length, told) {
-            (Length::Known(earlier), Length::Known(now)) if earlier != now => {
-                return Err(FrameError::ContentLengthInvalid);
-            }
+        self.in_length = true;
+        self.length = match (self.length, value(&line[colon + 1..])) {
+            (Length::Uncertain, _) => Length::Uncertain,
+            (Length::Known(earlier), Length::Known(now)) if earlier != now => Length::Uncertain,
             // A second header whose value is still to come cannot be compared here.
-            (Length::Known(_), Length::Folded) => return Err(FrameError::ContentLengthInvalid),
+            (Length::Known(_), Length::Folded) => Length::Uncertain,
             (_, told) => told,
         };
-        self.in_length = true;
-        Ok(())
     }
 
     /// A second piece of a number: "1 CRLF SP 0" may be 1 to one reader and 10 to the next.
-    fn fold(&mut self, line: &[u8]) -> Result<(), FrameError> {
+    fn fold(&mut self, line: &[u8]) {
         match self.length {
-            Length::Folded => self.length = value(line)?,
+            Length::Folded => self.length = value(line),
             Length::Known(_) if self.in_length && !line.trim_ascii().is_empty() => {
-                return Err(FrameError::ContentLengthInvalid);
+                self.length = Length::Uncertain;
             }
-            Length::Known(_) | Length::Unknown => {}
+            Length::Known(_) | Length::Unknown | Length::Uncertain => {}
         }
-        Ok(())
     }
 }
 
-fn value(text: &[u8]) -> Result<Length, FrameError> {
+fn value(text: &[u8]) -> Length {
     let digits = text.trim_ascii();
     if digits.is_empty() {
-        return Ok(Length::Folded);
+        return Length::Folded;
     }
-    decimal(digits)
-        .map(Length::Known)
-        .ok_or(FrameError::ContentLengthInvalid)
+    decimal(digits).map_or(Length::Uncertain, Length::Known)
 }
 
 /// Reads digits and nothing else; `str::parse` alone would take a sign.
@@ -360,6 +357,16 @@ mod tests {
         for (headers, error) in cases {
             assert_eq!(refused(headers), Err(error), "{headers:?}");
         }
+    }
+
+    #[test]
+    fn a_wrong_length_is_said_when_the_head_is_whole_and_not_before() {
+        let head = b"BYE sip:a SIP/2.0\r\nl: -1\r\nCall-ID: x\r\nl: 0\r\n\r\n";
+        let mut framer = Framer::new(Opener::Remote, LIMITS);
+        for end in 0..head.len() {
+            assert_eq!(framer.next(&head[..end]), Ok(Step::NeedMore), "{end}");
+        }
+        assert_eq!(framer.next(head), Err(FrameError::ContentLengthInvalid));
     }
 
     #[test]

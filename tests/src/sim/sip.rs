@@ -126,7 +126,10 @@ impl Edge {
                     let message: Vec<u8> = connection.received.drain(..len).collect();
                     self.proxy.handle_message(now, key, &message);
                 }
-                Err(error) => self.proxy.handle_frame_error(key, error),
+                Err(error) => {
+                    let received = &connection.received;
+                    self.proxy.handle_frame_error(key, received, error);
+                }
             }
             self.drain(now);
         }

@@ -2,6 +2,7 @@
 
 use super::world::{World, request, values};
 use crate::proxy::CloseReason;
+use edge_common::sip::framer::FrameError;
 use edge_common::sip::parse::ParseError;
 
 /// One line of the table: what is wrong, the answer's first line without the version (empty: none).
@@ -257,4 +258,66 @@ fn a_head_without_certain_headers_ends_the_connection() {
         world.closed[1],
         (client, CloseReason::Parse(ParseError::TooManyHeaders))
     );
+}
+
+#[test]
+fn whoever_sends_no_certain_length_is_told_before_the_connection_ends() {
+    use FrameError::{ContentLengthInvalid, ContentLengthMissing};
+    let cases = [
+        (with(&["Content-Length: -7"]), ContentLengthInvalid, true),
+        (
+            with(&["Content-Length: 1", "l: 2"]),
+            ContentLengthInvalid,
+            true,
+        ),
+        (without("Content-Length"), ContentLengthMissing, true),
+        // Nothing answers an ACK or a response, and nobody would know an answer without a Via.
+        (
+            without("Content-Length").replace("MESSAGE", "ACK"),
+            ContentLengthMissing,
+            false,
+        ),
+        (
+            without("Content-Length").replace("Via:", "X-Via:"),
+            ContentLengthMissing,
+            false,
+        ),
+        (
+            without("Content-Length").replacen(
+                "MESSAGE sip:bob@contoso.test SIP/2.0",
+                "SIP/2.0 200 OK",
+                1,
+            ),
+            ContentLengthMissing,
+            false,
+        ),
+    ];
+    for (message, error, answered) in cases {
+        let mut world = World::new();
+        let (director, client) = (world.next_hop(0), world.promoted(0));
+        world.cores[0].handle_frame_error(client, message.as_bytes(), error);
+        world.drain();
+        let sent = world.sent(client);
+        assert_eq!(sent.is_some(), answered, "{message}");
+        if let Some(answer) = sent {
+            assert!(answer.starts_with("SIP/2.0 400 "), "{answer}");
+            assert_eq!(values(&answer, "Call-ID"), values(&message, "Call-ID"));
+        }
+        assert_eq!(world.sent(director), None);
+        assert_eq!(world.closed, [(client, CloseReason::Frame(error))]);
+    }
+}
+
+#[test]
+fn an_address_with_a_colon_too_many_passes_inwards_and_leads_nowhere() {
+    const DOUBTFUL: &str = "sip:bob@[2001:db8:5:::198.51.100.7]";
+    let mut world = World::new();
+    let (director, client) = (world.next_hop(0), world.promoted(0));
+    world.receive(client, line(&format!("MESSAGE {DOUBTFUL} SIP/2.0")));
+    let inside = world.sent(director).expect("forwarded");
+    assert!(inside.starts_with(&format!("MESSAGE {DOUBTFUL} SIP/2.0\r\n")));
+    world.receive(director, line(&format!("MESSAGE {DOUBTFUL} SIP/2.0")));
+    let answer = super::world::status(world.sent(director));
+    assert_eq!(answer, "404 Not Found");
+    assert_eq!((world.sent(client), &world.dialled[..]), (None, &[][..]));
 }
