@@ -3,9 +3,10 @@ CARGO  ?= cargo
 STAGE  := tests/stage.sh
 PURE   := edge-common edge-access edge-webconf edge-av
 STAY   ?=
+DIR    ?= ../shared/torture
 DEMO   := $(if $(STAY),--stay,)
 
-.PHONY: help demo test lint unit lab pure deny bins setup clean
+.PHONY: help demo test torture lint unit lab pure deny bins setup clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,6 +15,9 @@ demo: setup bins ## the whole edge with real clients, in network namespaces; STA
 	target/release/edge-lab run $(DEMO)
 
 test: setup lint unit lab ## everything that CI runs
+
+torture: ## the torture messages of RFC 4475 and RFC 5118 in DIR, which are not part of the project
+	$(STAGE) torture $(CARGO) run -q --locked -p edge-tests --bin edge-torture -- "$(DIR)"
 
 lint: ## formatting, clippy, purity of the pure modules, dependencies
 	$(STAGE) format  $(CARGO) fmt --all --check

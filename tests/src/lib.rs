@@ -2,6 +2,8 @@
 //!
 //! - [`lab`]: network namespaces with the real daemons and other people's software (`edge-lab`).
 //! - [`sim`]: the daemons' cores under a virtual clock, with links that lose and reorder.
+//! - [`torture`]: the torture messages of RFC 4475 and RFC 5118 (`edge-torture`).
 
 pub mod lab;
 pub mod sim;
+pub mod torture;
