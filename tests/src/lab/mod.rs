@@ -15,6 +15,7 @@ pub mod counters;
 pub mod demo;
 pub mod director;
 pub mod dns;
+pub mod doors;
 pub mod edge_host;
 pub mod metrics;
 pub mod netns;

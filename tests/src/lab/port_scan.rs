@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::task::{JoinError, JoinSet};
@@ -43,7 +43,7 @@ pub fn tcp(netns: &Netns, address: IpAddr, listeners: &[u16]) -> Result<Scan> {
 /// Sends one datagram to every port of `address` that `wanted` names.
 pub fn knock_udp(
     netns: &Netns,
-    address: Ipv4Addr,
+    address: IpAddr,
     wanted: impl Fn(u16) -> bool + Send + Sync,
 ) -> Result<u32> {
     netns.within(|| {
@@ -52,7 +52,11 @@ pub fn knock_udp(
             .build()
             .context("cannot make a runtime")?;
         runtime.block_on(async {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
+            let any = match address {
+                IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            };
+            let socket = UdpSocket::bind((any, 0)).await?;
             let mut sent = 0;
             for port in (1..=u16::MAX).filter(|&port| wanted(port)) {
                 // A port that refuses makes a later send fail with its ICMP error; try once more.

@@ -4,6 +4,7 @@ use super::ca::Authority;
 use super::counters::{Count, Counters, Hook, Meter, SYN};
 use super::director::{Director, PHONE_PORT};
 use super::dns::{self, Zone};
+use super::doors;
 use super::edge_host::{EdgeHost, Parts};
 use super::phone::{Account, Relay};
 use super::plan::{CONTOSO, FABRIKAM, INTERNET_DNS, NORTHWIND, NORTHWIND_DOMAIN, Site, ipv6};
@@ -51,7 +52,7 @@ pub struct World {
 /// Counters in the namespaces around contoso's edge.
 #[derive(Debug)]
 pub struct Meters {
-    /// Packets that open connections from the Internet, in front of the edge host.
+    /// Packets that open connections from the Internet, and all knocks, in front of the edge host.
     pub perimeter: Counters,
     /// Packets that open connections from the inside, where they are sent.
     pub inside: Counters,
@@ -221,18 +222,24 @@ impl Meters {
         let from_internet = |to: &str, port| format!("iifname \"ext\" {to} tcp dport {port} {SYN}");
         let to_access = format!("ip daddr {}", CONTOSO.access);
         let to_webconf = format!("ip daddr {}", CONTOSO.webconf);
-        let opened = [
-            ("access_client", from_internet(&to_access, 443)),
-            ("access_federation", from_internet(&to_access, 5061)),
-            ("webconf_client", from_internet(&to_webconf, 443)),
-            ("av_external", from_internet(&av, 443)),
+        let mut opened = vec![
+            ("access_client".to_owned(), from_internet(&to_access, 443)),
+            (
+                "access_federation".to_owned(),
+                from_internet(&to_access, 5061),
+            ),
+            ("webconf_client".to_owned(), from_internet(&to_webconf, 443)),
+            ("av_external".to_owned(), from_internet(&av, 443)),
         ];
+        for door in doors::all(net.variant.av_address()) {
+            opened.extend([door.knocks("tcp"), door.knocks("udp")]);
+        }
         let from_inside = |port| format!("ip daddr {} tcp dport {port} {SYN}", CONTOSO.internal);
         let dialled = [
-            ("access_internal", from_inside(5061)),
-            ("webconf_agent", from_inside(8057)),
-            ("av_mras", from_inside(5062)),
-            ("av_internal", from_inside(443)),
+            ("access_internal".to_owned(), from_inside(5061)),
+            ("webconf_agent".to_owned(), from_inside(8057)),
+            ("av_mras".to_owned(), from_inside(5062)),
+            ("av_internal".to_owned(), from_inside(443)),
         ];
         Ok(Self {
             perimeter: set(&net.perimeter, Hook::Forward, &opened)?,
@@ -244,7 +251,7 @@ impl Meters {
     }
 }
 
-fn set(host: &super::netns::Netns, hook: Hook, rules: &[(&str, String)]) -> Result<Counters> {
+fn set(host: &super::netns::Netns, hook: Hook, rules: &[(String, String)]) -> Result<Counters> {
     let meters: Vec<_> = rules
         .iter()
         .map(|(name, matches)| Meter {
@@ -275,10 +282,11 @@ fn edge_meters(net: &Topology) -> Result<Counters> {
             rules.push((format!("{port}_{side}_out"), Hook::Output, outward));
         }
     }
-    let stray_tcp = format!("iifname \"ext\" tcp dport != {{ 443, 5061, 50000-59999 }} {SYN}");
-    rules.push(("stray_tcp".to_owned(), Hook::Input, stray_tcp));
-    let stray_udp = "iifname \"ext\" udp dport != { 3478, 50000-59999 } ct state new".to_owned();
-    rules.push(("stray_udp".to_owned(), Hook::Input, stray_udp));
+    for door in doors::all(net.variant.av_address()) {
+        for (name, matches) in [door.stray_tcp(), door.stray_udp()] {
+            rules.push((name, Hook::Input, matches));
+        }
+    }
     let inside_address = format!("iifname \"ext\" ip daddr {}", CONTOSO.internal);
     rules.push(("inside_address".to_owned(), Hook::Input, inside_address));
     let meters: Vec<_> = rules
@@ -297,19 +305,19 @@ fn media_meters(nat: &super::netns::Netns) -> Result<Counters> {
     let relay = CONTOSO.av;
     let rules = [
         (
-            "relay_out",
+            "relay_out".to_owned(),
             format!("iifname \"in\" ip daddr {relay} meta l4proto udp"),
         ),
         (
-            "relay_in",
+            "relay_in".to_owned(),
             format!("iifname \"ext\" ip saddr {relay} meta l4proto udp"),
         ),
         (
-            "direct_out",
+            "direct_out".to_owned(),
             format!("iifname \"in\" ip daddr != {relay} udp dport != 53"),
         ),
         (
-            "direct_in",
+            "direct_in".to_owned(),
             format!("iifname \"ext\" ip saddr != {relay} udp sport != 53"),
         ),
     ];

@@ -1,6 +1,7 @@
 //! Step 5: from the Internet every other port is refused, also on the internal address sent to the
 //! external interface; the relay does not reach what it must not.
 
+use crate::lab::doors::{self, Door};
 use crate::lab::phone::Relay;
 use crate::lab::plan::{CONTOSO, STRANGER, ipv6};
 use crate::lab::port_scan;
@@ -43,24 +44,19 @@ pub fn show(world: &mut World, report: &mut Report) {
 
 fn tcp_ports(world: &World) -> Result<Seen> {
     let mut lines = Vec::new();
-    let expected: [(&str, &[u16]); 4] = [
-        (CONTOSO.access, &[443, 5061]),
-        (CONTOSO.webconf, &[443]),
-        (CONTOSO.av, &[443]),
-        (CONTOSO.internal, &[]),
-    ];
-    for (address, allowed) in expected {
-        let scan = port_scan::tcp(&world.net.stranger, address.parse()?, allowed)?;
+    for door in doors::all(world.net.variant.av_address()) {
+        let address = door.address;
+        let scan = arriving(world, &door, "tcp", || {
+            let scan = port_scan::tcp(&world.net.stranger, address.parse()?, door.tcp)?;
+            Ok((scan, u64::from(u16::MAX)))
+        })?;
         // A relay port listens only while somebody holds an allocation; nobody does now.
-        let allowed: BTreeSet<u16> = allowed.iter().copied().collect();
-        if !scan.stray.is_empty() || scan.listening != allowed {
-            bail!("{address}: {scan:?}, listeners are {allowed:?}");
+        let listeners: BTreeSet<u16> = door.tcp.iter().copied().collect();
+        if !scan.stray.is_empty() || scan.listening != listeners {
+            bail!("{address}: {scan:?}, listeners are {listeners:?}");
         }
-        lines.push(format!("{address} {allowed:?}"));
-    }
-    let passed = world.meters.edge.count("stray_tcp")?.packets;
-    if passed != 0 {
-        bail!("{passed} connection attempts to other ports passed the firewall");
+        none_passed(world, &door.stray_tcp().0, address)?;
+        lines.push(format!("{address} {listeners:?}"));
     }
     inside_address_is_shut(world)?;
     Ok(Seen::text(format!(
@@ -70,19 +66,49 @@ fn tcp_ports(world: &World) -> Result<Seen> {
 }
 
 fn udp_ports(world: &World) -> Result<Seen> {
-    let closed = |port: u16| port != 3478 && !(50_000..=59_999).contains(&port);
-    let mut sent = 0;
-    for address in [CONTOSO.access, CONTOSO.webconf, CONTOSO.av] {
-        sent += port_scan::knock_udp(&world.net.stranger, address.parse()?, closed)?;
-    }
-    // Here also the ports that are open elsewhere: the address is wrong, not only the port.
-    sent += port_scan::knock_udp(&world.net.stranger, CONTOSO.internal.parse()?, |_| true)?;
-    let passed = world.meters.edge.count("stray_udp")?.packets;
-    if passed != 0 {
-        bail!("{passed} of {sent} datagrams passed the firewall");
+    let mut lines = Vec::new();
+    for door in doors::all(world.net.variant.av_address()) {
+        let address = door.address;
+        // Also the ports that are open on another address: there the address is wrong, not the port.
+        let closed = |port| !door.lets_in(port);
+        let sent = arriving(world, &door, "udp", || {
+            let sent = port_scan::knock_udp(&world.net.stranger, address.parse()?, closed)?;
+            Ok((sent, u64::from(sent)))
+        })?;
+        none_passed(world, &door.stray_udp().0, address)?;
+        lines.push(format!("{address} {sent}"));
     }
     inside_address_is_shut(world)?;
-    Ok(Seen::text(format!("{sent} datagrams sent, 0 passed")))
+    Ok(Seen::text(format!(
+        "datagrams sent: {}; 0 passed",
+        lines.join(", ")
+    )))
+}
+
+/// Does `knock`, which says how many packets it sent at least, and sees that they came to the host: a
+/// packet that was lost on the way there says nothing about the firewall.
+fn arriving<T>(
+    world: &World,
+    door: &Door,
+    transport: &str,
+    knock: impl FnOnce() -> Result<(T, u64)>,
+) -> Result<T> {
+    let (meter, _) = door.knocks(transport);
+    let before = world.meters.perimeter.count(&meter)?.packets;
+    let (value, sent) = knock()?;
+    let arrived = world.meters.perimeter.count(&meter)?.packets - before;
+    if arrived * 100 < sent * 99 {
+        bail!("{}: of {sent} knocks only {arrived} arrived", door.address);
+    }
+    Ok(value)
+}
+
+fn none_passed(world: &World, meter: &str, address: &str) -> Result<()> {
+    let passed = world.meters.edge.count(meter)?.packets;
+    if passed != 0 {
+        bail!("{address}: {passed} packets to closed ports passed the firewall ({meter})");
+    }
+    Ok(())
 }
 
 fn inside_address_is_shut(world: &World) -> Result<()> {
@@ -149,11 +175,16 @@ const FORBIDDEN: [(&str, &str); 8] = [
 ];
 
 /// The same in IPv6, and IPv4 addresses in their disguises.
-const FORBIDDEN_IPV6: [(&str, &str); 8] = [
+const FORBIDDEN_IPV6: [(&str, &str); 13] = [
     ("::ffff:10.10.0.50", "the Director, IPv4-mapped"),
     ("::10.10.0.50", "the Director, IPv4-compatible"),
     ("64:ff9b::a0a:32", "the Director behind NAT64"),
     ("2002:a0a:32::1", "the Director by 6to4"),
+    ("2001:0:c000:22a::f5f5:ffcd", "the Director by Teredo"),
+    ("::ffff:10.10.0.10", "the internal address, IPv4-mapped"),
+    ("64:ff9b::c633:640a", "an external address behind NAT64"),
+    ("2002:c633:640c::1", "the relay's IPv4 address by 6to4"),
+    ("::ffff:127.0.0.1", "loopback, IPv4-mapped"),
     (ipv6::AV, "the relay's own address"),
     ("::1", "loopback"),
     ("fe80::1", "link-local"),
