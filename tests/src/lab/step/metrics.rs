@@ -1,9 +1,11 @@
 //! Step 6: the daemons' metrics equal what others counted.
 
+use crate::lab::counters::Count;
 use crate::lab::report::{Report, Seen};
 use crate::lab::world::World;
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use edge_common::ports::Service;
+use std::collections::BTreeMap;
 
 /// Shows step 6.
 pub fn show(world: &mut World, report: &mut Report) {
@@ -29,6 +31,12 @@ const LISTENERS: [(Service, &str, &str); 8] = [
     (Service::Av, "turn_internal", "av_internal"),
 ];
 
+/// A meter that is not there is an error, and not a zero that a daemon's zero would agree with.
+fn metered(outside: &BTreeMap<String, Count>, meter: &str) -> Result<Count> {
+    let found = outside.get(meter).copied();
+    found.with_context(|| format!("there is no meter {meter}"))
+}
+
 fn connections(world: &World) -> Result<Seen> {
     let outside = world.metered()?;
     let (mut agreed, mut differ) = (Vec::new(), Vec::new());
@@ -38,9 +46,11 @@ fn connections(world: &World) -> Result<Seen> {
             .contoso
             .metrics(service)?
             .count(&name, &[("listener", listener)])?;
-        let seen = outside.get(meter).copied().unwrap_or_default().packets;
+        let seen = metered(&outside, meter)?.packets;
         let line = format!("{service}/{listener} {said}");
-        if said == seen {
+        if seen == 0 {
+            differ.push(format!("{line}: no step has used it"));
+        } else if said == seen {
             agreed.push(line);
         } else {
             differ.push(format!("{line} but nft saw {seen} SYNs"));
@@ -58,7 +68,8 @@ fn datagrams(world: &World) -> Result<Seen> {
     let (mut agreed, mut differ, mut bytes) = (Vec::new(), Vec::new(), 0);
     for port in ["turn", "relay"] {
         for side in ["external", "internal"] {
-            // Relay ports are on the external side only: inside, nothing may have come or gone.
+            // Relay ports are on the external side only: inside, nothing may have come or gone. All the
+            // others have been used by the steps before, or equality would show nothing.
             let relays = port == "turn" || side == "external";
             for direction in ["in", "out"] {
                 let labels = [("port", port), ("side", side), ("direction", direction)];
@@ -68,10 +79,12 @@ fn datagrams(world: &World) -> Result<Seen> {
                     Err(error) => return Err(error),
                 };
                 let meter = format!("{port}_{side}_{direction}");
-                let seen = outside.get(&meter).copied().unwrap_or_default();
+                let seen = metered(&outside, &meter)?;
                 bytes += seen.bytes;
                 let line = format!("{port}/{side}/{direction} {said}");
-                if said == seen.packets {
+                if relays != (seen.packets > 0) {
+                    differ.push(format!("{line}, nft saw {}", seen.packets));
+                } else if said == seen.packets {
                     agreed.push(line);
                 } else {
                     differ.push(format!("{line} but nft saw {}", seen.packets));
