@@ -1,17 +1,20 @@
 //! A conference server inside (socat around two files) with the agent that dials the edge.
 
 use super::ca::Authority;
-use super::edge_host::programs;
+use super::edge_host::{self, programs};
 use super::netns::Netns;
 use super::plan::Site;
 use super::process::Process;
 use anyhow::{Context as _, Result, bail};
 use aws_lc_rs::digest::{SHA256, digest};
+use edge_deploy::systemd::AGENT;
+use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 /// The agent and the server whose streams it serves.
@@ -24,7 +27,7 @@ pub struct Conference {
 }
 
 impl Conference {
-    /// Starts both. The server sends the file `download` to whoever connects, and keeps the first
+    /// Starts both, the agent under `strace` if there is a directory `trace` for that. The server sends the file `download` to whoever connects, and keeps the first
     /// `upload_len` bytes that it receives.
     pub fn start(
         site: &Site,
@@ -33,18 +36,20 @@ impl Conference {
         download: &Path,
         upload_len: usize,
         work: &Path,
+        trace: Option<&Path>,
     ) -> Result<Self> {
         let directory = work.join("conference");
-        fs::create_dir_all(&directory)?;
+        let own = own_directory(work);
+        fs::create_dir_all(&own)?;
         let server = start_server(site, netns, download, upload_len, &directory)?;
         let name = site.inside_name("mcu1");
         let pair = inside_ca.issue("mcu1", &[&name])?;
-        let socket = directory.join("agent.sock");
+        let socket = own.join("admit.sock");
         let config = directory.join("agent.toml");
         fs::write(&config, agent_toml(site, &pair, inside_ca, &socket))?;
-        let mut command = netns.command(programs()?.join("edge-webconf-agent"));
+        let mut command = edge_host::command(netns, &programs()?.join(AGENT), trace);
         command.arg("--config").arg(&config);
-        let mut agent = Process::start("edge-webconf-agent", &mut command, work)?;
+        let mut agent = Process::start(AGENT, &mut command, work)?;
         super::bounded::until(
             "the agent's admission socket",
             Duration::from_secs(10),
@@ -78,6 +83,18 @@ impl Conference {
         }
     }
 
+    /// Has the agent read its configuration again, then ends it in order. It has to say that all is well.
+    pub fn end_agent(&mut self) -> Result<()> {
+        self.agent.signal(Signal::HUP)?;
+        thread::sleep(Duration::from_secs(1));
+        self.agent.still_runs()?;
+        let status = self.agent.stop(END_PATIENCE)?;
+        if !status.success() {
+            bail!("{AGENT} ended with {status}");
+        }
+        Ok(())
+    }
+
     /// What the server received from its clients, one file a client, in the order of their ends.
     pub fn received(&self) -> Result<Vec<PathBuf>> {
         let mut files: Vec<_> = fs::read_dir(&self.directory)?
@@ -90,8 +107,16 @@ impl Conference {
     }
 }
 
+/// The only directory of the lab in `work` in which the agent has anything to write.
+#[must_use]
+pub fn own_directory(work: &Path) -> PathBuf {
+    work.join("conference").join("run").join(AGENT)
+}
+
 /// Where the server listens, inside.
 const SERVER_PORT: u16 = 6000;
+/// No stream is open any more when the agent is ended.
+const END_PATIENCE: Duration = Duration::from_secs(12);
 
 fn start_server(
     site: &Site,

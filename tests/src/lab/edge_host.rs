@@ -225,6 +225,12 @@ impl EdgeHost {
         self.trace = Some(directory.to_owned());
     }
 
+    /// Where system calls are traced to, when they are.
+    #[must_use]
+    pub fn trace(&self) -> Option<&Path> {
+        self.trace.as_deref()
+    }
+
     /// The running daemon, if it runs.
     pub fn daemon(&mut self, service: Service) -> Result<&mut Process> {
         let name = service.daemon();
@@ -256,16 +262,7 @@ impl EdgeHost {
 
     fn daemon_command(&self, service: Service) -> Command {
         let program = self.programs.join(service.daemon());
-        let Some(directory) = &self.trace else {
-            return self.netns.command(program);
-        };
-        let mut command = self.netns.command("strace");
-        command
-            // Detached, so that the process we hold is the daemon and not its tracer.
-            .args(["-D", "-A", "-f", "-qq", "-y", "-s", "256", "-o"])
-            .arg(directory.join(format!("{}.strace", service.daemon())))
-            .arg(program);
-        command
+        command(&self.netns, &program, self.trace.as_deref())
     }
 
     fn edgectl_in(&self, netns: &Netns, words: &[&str]) -> Result<String> {
@@ -279,6 +276,22 @@ impl EdgeHost {
             ))?
             .text())
     }
+}
+
+/// `program`, to be started in `netns`; under `strace`, with a file of its own in `trace`, if that is given.
+#[must_use]
+pub fn command(netns: &Netns, program: &Path, trace: Option<&Path>) -> Command {
+    let Some(directory) = trace else {
+        return netns.command(program);
+    };
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    let mut command = netns.command("strace");
+    command
+        // Detached, so that the process we hold is the daemon and not its tracer.
+        .args(["-D", "-A", "-f", "-qq", "-y", "-s", "256", "-o"])
+        .arg(directory.join(format!("{name}.strace")))
+        .arg(program);
+    command
 }
 
 /// The directory of the lab's own program: the daemons are built beside it.

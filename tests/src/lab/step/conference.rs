@@ -40,6 +40,10 @@ pub fn show(world: &mut World, report: &mut Report, len: usize) {
             stage.bytes(world)
         });
     }
+    report.check("4", "the agent reloads and ends in order", || {
+        stage.conference.end_agent()?;
+        Ok(Seen::text("SIGHUP, SIGTERM, status 0"))
+    });
 }
 
 struct Stage {
@@ -65,6 +69,7 @@ impl Stage {
             &download,
             PREFACE_LEN + len,
             &world.work,
+            world.contoso.trace(),
         )?;
         Ok(Self {
             conference,
