@@ -5,6 +5,7 @@ use super::netns::Netns;
 use super::phone::Relay;
 use super::process::Process;
 use anyhow::{Context as _, Result, bail};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -26,12 +27,14 @@ pub struct Run<'a> {
 }
 
 /// What the client counted itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counted {
     /// Messages sent.
     pub sent: u64,
     /// Messages that came back.
     pub received: u64,
+    /// Addresses of its allocations, as the relay told it.
+    pub relayed: BTreeSet<String>,
 }
 
 /// Runs the client to its end. Credentials refused, or a peer refused, is an error with its words.
@@ -110,8 +113,19 @@ fn parse(words: &str) -> Option<Counted> {
         Some(Counted {
             sent: number(line, "tot_send_msgs=")?,
             received: number(line, "tot_recv_msgs=")?,
+            relayed: relayed(words),
         })
     })
+}
+
+/// `IPv4. Received relay addr: 198.51.100.12:50123`, without the ports.
+fn relayed(words: &str) -> BTreeSet<String> {
+    words
+        .lines()
+        .filter_map(|line| line.split_once("Received relay addr: "))
+        .filter_map(|(_, address)| address.trim().rsplit_once(':'))
+        .map(|(host, _)| host.trim_matches(['[', ']']).to_owned())
+        .collect()
 }
 
 /// Bytes of one message: 20 ms of G.711 with its RTP header.
@@ -125,13 +139,15 @@ mod tests {
 
     #[test]
     fn the_last_totals_are_read() {
-        let words = "0: : start_mclient: tot_send_msgs=3, tot_recv_msgs=0\n\
+        let words = "0: : IPv4. Received relay addr: 198.51.100.12:50123\n\
+            0: : start_mclient: tot_send_msgs=3, tot_recv_msgs=0\n\
             1: : start_mclient: tot_send_msgs=20, tot_recv_msgs=19\nx\n";
         assert_eq!(
             parse(words),
             Some(Counted {
                 sent: 20,
-                received: 19
+                received: 19,
+                relayed: BTreeSet::from(["198.51.100.12".to_owned()]),
             })
         );
         assert_eq!(parse("nothing"), None);

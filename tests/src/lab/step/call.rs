@@ -2,14 +2,15 @@
 
 use crate::lab::counters::{Count, Counters};
 use crate::lab::phone::{Phone, Relay};
-use crate::lab::plan::{CONTOSO, STRANGER};
+use crate::lab::plan::{CONTOSO, HOME_A, HOME_B, STRANGER};
 use crate::lab::report::{Report, Seen};
 use crate::lab::tone;
 use crate::lab::turn_client::{self, PAYLOAD, Run};
 use crate::lab::world::{Meters, World};
 use anyhow::{Context as _, Result, bail};
 use edge_common::ports::Service;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
@@ -61,6 +62,11 @@ pub fn show(world: &mut World, report: &mut Report, step: &str) {
         "two users relayed by one host hear each other over TURN/TCP too",
         || hairpin_over_tcp(world, &relay),
     );
+    report.check(
+        step,
+        "the meters at the homes count what goes straight between them",
+        || straight_is_counted(world),
+    );
 }
 
 fn changed_credentials(world: &World, relay: &Relay) -> Result<Seen> {
@@ -79,6 +85,14 @@ fn changed_credentials(world: &World, relay: &Relay) -> Result<Seen> {
         bail!(
             "good credentials, but {counted:?} of {} messages",
             run.messages
+        );
+    }
+    // Behind a 1:1 NAT too: the host's own address there would be of no use to anybody.
+    if counted.relayed != BTreeSet::from([CONTOSO.av.to_owned()]) {
+        bail!(
+            "the relayed address is {:?} and not {}",
+            counted.relayed,
+            CONTOSO.av
         );
     }
     let wrong = [
@@ -104,8 +118,8 @@ fn changed_credentials(world: &World, relay: &Relay) -> Result<Seen> {
     }
     Ok(Seen::bytes(
         format!(
-            "{} of {} echoed; changed password and changed user name refused",
-            counted.received, counted.sent
+            "{} of {} echoed by way of {}; changed password and changed user name refused",
+            counted.received, counted.sent, CONTOSO.av
         ),
         counted.received * u64::from(PAYLOAD) * 2,
     ))
@@ -169,7 +183,7 @@ fn relay_is_the_only_way(world: &mut World, relay: &Relay) -> Result<Seen> {
     let flowing = Media::read(&world.meters)?;
     thread::sleep(Duration::from_secs(1));
     let before = Media::read(&world.meters)?;
-    let rate = before.heard_since(&flowing);
+    let rate = before.heard_since(&flowing)?;
     if rate < 50 {
         bail!("only {rate} packets in a second before the stop");
     }
@@ -179,7 +193,7 @@ fn relay_is_the_only_way(world: &mut World, relay: &Relay) -> Result<Seen> {
     let stopped = Media::read(&world.meters)?;
     thread::sleep(Duration::from_secs(2));
     let after = Media::read(&world.meters)?;
-    let still = after.heard_since(&stopped);
+    let still = after.heard_since(&stopped)?;
     phones.alice.command("hangup", "")?;
     phones.quit()?;
     world.restart_av()?;
@@ -203,7 +217,7 @@ fn call_until_shards_differ(world: &World, relay: &Relay) -> Result<Seen> {
         phones.hang_up()?;
         let media = Media::read(&world.meters)?;
         let line = judge(&phones, &before, &media)?;
-        moved += media.bytes_since(&before);
+        moved += media.bytes_since(&before)?;
         let (one, two) = {
             let after = world.contoso.hairpins()?;
             (after.0 - one, after.1 - two)
@@ -247,7 +261,7 @@ fn judge(phones: &Pair, before: &Media, after: &Media) -> Result<String> {
     }
     after.nothing_direct()?;
     // Each packet that a phone got came through its NAT from the relay's address.
-    let relayed = after.heard_since(before);
+    let relayed = after.heard_since(before)?;
     if relayed < got_a + got_b {
         bail!(
             "nft saw {relayed} packets from the relay, the phones {}",
@@ -307,6 +321,34 @@ fn hairpin_over_tcp(world: &World, relay: &Relay) -> Result<Seen> {
     ))
 }
 
+/// The zeros above are worth something: a datagram from one home to the other is counted where it leaves.
+/// To be shown last, as it ends those zeros.
+fn straight_is_counted(world: &World) -> Result<Seen> {
+    let before = Media::read(&world.meters)?;
+    before.nothing_direct()?;
+    for (home, other) in [
+        (&world.net.home_a, HOME_B.public),
+        (&world.net.home_b, HOME_A.public),
+    ] {
+        let other: Ipv4Addr = other.parse()?;
+        home.within(|| -> Result<()> {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            socket.send_to(b"straight", (other, STRAIGHT_PORT))?;
+            Ok(())
+        })??;
+    }
+    thread::sleep(Duration::from_millis(200));
+    let after = Media::read(&world.meters)?;
+    let at = |counts: &BTreeMap<String, Count>| meter(counts, "direct_out").map(|one| one.packets);
+    let (a, b) = (at(&after.at_a)?, at(&after.at_b)?);
+    if (a, b) != (1, 1) || after.heard_since(&before)? != 0 {
+        bail!("one datagram was sent from each home; the meters show {a} and {b}");
+    }
+    Ok(Seen::text(
+        "0 in all calls; 1 from each home when one was sent",
+    ))
+}
+
 /// What the two NATs have seen.
 struct Media {
     at_a: BTreeMap<String, Count>,
@@ -323,19 +365,20 @@ impl Media {
     }
 
     /// Packets from the relay into the homes since `earlier`.
-    fn heard_since(&self, earlier: &Self) -> u64 {
-        self.total("relay_in")
-            .packets
-            .saturating_sub(earlier.total("relay_in").packets)
+    fn heard_since(&self, earlier: &Self) -> Result<u64> {
+        let (now, then) = (self.total("relay_in")?, earlier.total("relay_in")?);
+        Ok(now.packets.saturating_sub(then.packets))
     }
 
-    fn bytes_since(&self, earlier: &Self) -> u64 {
-        let sum = |media: &Self| media.total("relay_in").bytes + media.total("relay_out").bytes;
-        sum(self).saturating_sub(sum(earlier))
+    fn bytes_since(&self, earlier: &Self) -> Result<u64> {
+        let sum = |media: &Self| -> Result<u64> {
+            Ok(media.total("relay_in")?.bytes + media.total("relay_out")?.bytes)
+        };
+        Ok(sum(self)?.saturating_sub(sum(earlier)?))
     }
 
     fn nothing_direct(&self) -> Result<()> {
-        let direct = self.total("direct_in").packets + self.total("direct_out").packets;
+        let direct = self.total("direct_in")?.packets + self.total("direct_out")?.packets;
         if direct != 0 {
             bail!(
                 "{direct} packets went past the relay: {:?} {:?}",
@@ -346,19 +389,25 @@ impl Media {
         Ok(())
     }
 
-    fn total(&self, name: &str) -> Count {
-        let at = |counts: &BTreeMap<String, Count>| counts.get(name).copied().unwrap_or_default();
-        let (a, b) = (at(&self.at_a), at(&self.at_b));
-        Count {
+    fn total(&self, name: &str) -> Result<Count> {
+        let (a, b) = (meter(&self.at_a, name)?, meter(&self.at_b, name)?);
+        Ok(Count {
             packets: a.packets + b.packets,
             bytes: a.bytes + b.bytes,
-        }
+        })
     }
+}
+
+fn meter(counts: &BTreeMap<String, Count>, name: &str) -> Result<Count> {
+    let found = counts.get(name).copied();
+    found.with_context(|| format!("a home has no meter {name}"))
 }
 
 const TONE_A: f64 = 440.0;
 const TONE_B: f64 = 880.0;
 const TALK: Duration = Duration::from_secs(4);
+/// Nobody listens there, and no rule of the lab names it.
+const STRAIGHT_PORT: u16 = 20_000;
 const CALLS_MIN: u32 = 2;
 /// Each call falls on one shard with probability one half: all of these on one is 1 in 4096.
 const CALLS_MAX: u32 = 12;
