@@ -13,6 +13,7 @@
 use super::bounded;
 use super::netns::tool;
 use anyhow::{Context as _, Result, bail};
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
@@ -49,6 +50,7 @@ pub fn enter(keep: bool) -> Result<ExitStatus> {
         .arg(std::env::current_exe().context("cannot find this program's own file")?)
         .args(std::env::args_os().skip(1))
         .env(WORK, work.path())
+        .env("PATH", search_path())
         .spawn()
         .context("cannot start setpriv and unshare (package util-linux)")?;
     note_first_process(work.path(), &child);
@@ -107,6 +109,7 @@ pub fn end_on_signal() -> Result<()> {
 pub fn visit(host: &str, words: &[String]) -> Result<ExitStatus> {
     let (first, world) = youngest_lab()?;
     let mut command = Command::new("nsenter");
+    command.env("PATH", search_path());
     command.args(["--target", &first, "--mount", "--pid"]);
     if !rustix::process::geteuid().is_root() {
         command.args(["--user", "--preserve-credentials"]);
@@ -144,6 +147,14 @@ fn namespaces() -> Result<Vec<&'static str>> {
         );
     }
     Ok(flags)
+}
+
+/// Where programs are looked for. The path of a user who is not root often leaves out what only
+/// administrators run: `ip`, `nft`, `kamailio`.
+fn search_path() -> OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/bin:/bin"));
+    path.push(":/usr/local/sbin:/usr/sbin:/sbin");
+    path
 }
 
 fn interrupted() -> Result<Arc<AtomicBool>> {
