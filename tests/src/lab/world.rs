@@ -220,6 +220,7 @@ impl Meters {
             av
         };
         let from_internet = |to: &str, port| format!("iifname \"ext\" {to} tcp dport {port} {SYN}");
+        let av_ipv6 = format!("ip6 daddr {}", ipv6::AV);
         let to_access = format!("ip daddr {}", CONTOSO.access);
         let to_webconf = format!("ip daddr {}", CONTOSO.webconf);
         let mut opened = vec![
@@ -230,6 +231,7 @@ impl Meters {
             ),
             ("webconf_client".to_owned(), from_internet(&to_webconf, 443)),
             ("av_external".to_owned(), from_internet(&av, 443)),
+            ("av_external_ipv6".to_owned(), from_internet(&av_ipv6, 443)),
         ];
         for door in doors::all(net.variant.av_address()) {
             opened.extend([door.knocks("tcp"), door.knocks("udp")]);

@@ -19,16 +19,20 @@ pub fn show(world: &mut World, report: &mut Report) {
     });
 }
 
-/// One listener: who counts it inside the daemon, and which meter outside.
-const LISTENERS: [(Service, &str, &str); 8] = [
-    (Service::Access, "client", "access_client"),
-    (Service::Access, "federation", "access_federation"),
-    (Service::Access, "internal", "access_internal"),
-    (Service::Webconf, "client", "webconf_client"),
-    (Service::Webconf, "agent", "webconf_agent"),
-    (Service::Av, "mras", "av_mras"),
-    (Service::Av, "turn_external", "av_external"),
-    (Service::Av, "turn_internal", "av_internal"),
+/// One listener: who counts it inside the daemon, and which meters outside.
+const LISTENERS: [(Service, &str, &[&str]); 8] = [
+    (Service::Access, "client", &["access_client"]),
+    (Service::Access, "federation", &["access_federation"]),
+    (Service::Access, "internal", &["access_internal"]),
+    (Service::Webconf, "client", &["webconf_client"]),
+    (Service::Webconf, "agent", &["webconf_agent"]),
+    (Service::Av, "mras", &["av_mras"]),
+    (
+        Service::Av,
+        "turn_external",
+        &["av_external", "av_external_ipv6"],
+    ),
+    (Service::Av, "turn_internal", &["av_internal"]),
 ];
 
 /// A meter that is not there is an error, and not a zero that a daemon's zero would agree with.
@@ -40,17 +44,24 @@ fn metered(outside: &BTreeMap<String, Count>, meter: &str) -> Result<Count> {
 fn connections(world: &World) -> Result<Seen> {
     let outside = world.metered()?;
     let (mut agreed, mut differ) = (Vec::new(), Vec::new());
-    for (service, listener, meter) in LISTENERS {
+    for (service, listener, meters) in LISTENERS {
         let name = format!("edge_{service}_connections_accepted_total");
         let said = world
             .contoso
             .metrics(service)?
             .count(&name, &[("listener", listener)])?;
-        let seen = metered(&outside, meter)?.packets;
+        let mut seen = 0;
+        for meter in meters {
+            let packets = metered(&outside, meter)?.packets;
+            if packets == 0 {
+                differ.push(format!(
+                    "{service}/{listener}: {meter}: no step has used it"
+                ));
+            }
+            seen += packets;
+        }
         let line = format!("{service}/{listener} {said}");
-        if seen == 0 {
-            differ.push(format!("{line}: no step has used it"));
-        } else if said == seen {
+        if said == seen {
             agreed.push(line);
         } else {
             differ.push(format!("{line} but nft saw {seen} SYNs"));
