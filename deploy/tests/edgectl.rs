@@ -177,11 +177,26 @@ fn a_dry_run_writes_nothing_and_names_every_file() {
 fn what_is_not_answered_is_named_when_nobody_can_be_asked() {
     let output = edgectl(&["init", "--output", "/nonexistent"]);
     assert_eq!(output.status.code(), Some(3));
+    for option in ["--domain", "--external-address", "--next-hop", "--agent"] {
+        assert!(
+            text(&output).contains(option),
+            "{option}: {}",
+            text(&output)
+        );
+    }
+}
+
+#[test]
+fn what_is_wrong_with_the_answers_is_told_with_the_option_to_change() {
+    let host = Host::empty();
+    let output = host.init(&["--public-address", "10.1.1.1"]);
+    assert_eq!(output.status.code(), Some(1));
     assert!(
-        text(&output).contains("--domain is needed"),
+        text(&output).contains("Here: --public-address."),
         "{}",
         text(&output)
     );
+    assert!(!host.base().exists());
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! done (a file, a socket or a program is missing).
 
 mod apply;
+mod ask;
 mod av;
 mod check;
 mod init;
@@ -132,12 +133,20 @@ impl Global {
         match Config::load(&self.config, self.node.as_deref()) {
             Ok((config, _)) => Ok(config),
             Err(findings) => {
-                let errors = findings.iter().filter(|finding| finding.is_error()).count();
+                let errors: Vec<_> = findings.iter().filter(|one| one.is_error()).collect();
+                let file = self.config.display();
+                anyhow::ensure!(
+                    self.config.is_file(),
+                    "{file} cannot be read; `edgectl init` makes a configuration, --config names another"
+                );
+                let first = errors.first().map_or("", |first| first.message.as_str());
                 anyhow::bail!(
-                    "{} has {errors} error{}; `edgectl check` tells {}",
-                    self.config.display(),
-                    if errors == 1 { "" } else { "s" },
-                    if errors == 1 { "it" } else { "them" },
+                    "{file}: {first}{}; `edgectl --config {file} check` tells the place and the remedy",
+                    if errors.len() > 1 {
+                        format!(" (and {} more)", errors.len() - 1)
+                    } else {
+                        String::new()
+                    },
                 )
             }
         }
