@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use edge_common::config::units;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::check::counted;
 use super::{Global, Verdict, duration};
 use crate::apply::{self, ApplyError, Nft, Waiting};
 use crate::firewall::{self, Ruleset, Users};
@@ -113,24 +114,35 @@ impl Firewall {
         for difference in &differences {
             writeln!(out, "{difference}")?;
         }
+        let time = self.time_to_confirm();
+        if time.is_none() && !self.dry_run && waiting.is_pending() {
+            // For good means for good: the guard of an earlier change would load the table before that.
+            confirm(&waiting, out)?;
+        }
         if differences.is_empty() {
             writeln!(
                 out,
                 "The kernel holds the plan: {} rules, nothing to change.",
                 ruleset.rules.len()
             )?;
+            if waiting.is_pending() {
+                writeln!(
+                    out,
+                    "They are taken back unless you confirm: edgectl apply firewall --confirm"
+                )?;
+            }
             return Ok(Verdict::Good);
         }
         if self.dry_run {
             nft.check(&ruleset)?;
             writeln!(
                 out,
-                "{} differences; nothing was changed.",
-                differences.len()
+                "{}; nothing was changed.",
+                counted(differences.len(), "difference")
             )?;
             return Ok(Verdict::Good);
         }
-        match self.time_to_confirm() {
+        match time {
             None => {
                 nft.load(&ruleset)?;
                 verify(&nft, &ruleset)?;

@@ -38,9 +38,13 @@ impl Check {
         if let (Some(config), false) = (&mut checked.config, self.no_files) {
             config.rebase(&global.base());
             checked.findings.extend(files::look_at(config, &text));
-            checked
-                .findings
-                .extend(contents::findings(config, &text, now()));
+            for finding in contents::findings(config, &text, now()) {
+                let is_told =
+                    |other: &Finding| (other.id, &other.key) == (finding.id, &finding.key);
+                if !checked.findings.iter().any(is_told) {
+                    checked.findings.push(finding);
+                }
+            }
         }
         let errors = checked
             .findings
@@ -120,7 +124,8 @@ fn as_json(finding: &Finding) -> serde_json::Value {
     })
 }
 
-fn counted(number: usize, thing: &str) -> String {
+/// "1 error", "2 errors".
+pub(super) fn counted(number: usize, thing: &str) -> String {
     let s = if number == 1 { "" } else { "s" };
     format!("{number} {thing}{s}")
 }
