@@ -30,7 +30,7 @@ enum What {
 #[derive(Debug, Args)]
 struct Credentials {
     /// For whom, like sip:alice@contoso.com; quotas are counted per user.
-    #[arg(long, value_name = "URI")]
+    #[arg(long, value_name = "URI", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     user: String,
     /// For how long; no longer than av.token_lifetime_max.
     #[arg(long, value_name = "TIME", default_value = "8 h", value_parser = duration)]
@@ -97,12 +97,12 @@ impl Credentials {
         } else {
             writeln!(
                 out,
-                "username  {}\npassword  {}\nrealm     {}\nexpires   {} (in {})",
+                "username  {}\npassword  {}\nrealm     {}\nexpires   in {}, at {} seconds of Unix time",
                 minted.username,
                 minted.password,
                 minted.realm,
-                minted.expires,
                 units::duration_text(self.lifetime),
+                minted.expires,
             )?;
         }
         Ok(Verdict::Good)

@@ -47,11 +47,11 @@ struct Mras {
     /// Its address; by default the name is looked up, or on a single edge taken from the configuration.
     #[arg(long, value_name = "ADDRESS")]
     address: Option<IpAddr>,
-    /// For whom.
-    #[arg(long, value_name = "URI")]
+    /// For whom, like sip:alice@contoso.com; `sip:` may be left out.
+    #[arg(long, value_name = "URI", value_parser = sip_uri)]
     user: String,
     /// Who asks; by default the user.
-    #[arg(long, value_name = "URI")]
+    #[arg(long, value_name = "URI", value_parser = sip_uri)]
     from: Option<String>,
     /// The service's URI; by default one made of --host and the user's domain.
     #[arg(long, value_name = "URI")]
@@ -66,7 +66,13 @@ struct Mras {
     #[arg(long, value_name = "TIME", default_value = "5 s", value_parser = duration)]
     timeout: Duration,
     /// The certificate to show, PEM.
-    #[arg(long, value_name = "FILE", requires = "key", requires = "ca")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "key",
+        requires = "ca",
+        requires = "host"
+    )]
     certificate: Option<PathBuf>,
     /// Its key, PEM.
     #[arg(long, value_name = "FILE", requires = "certificate")]
@@ -226,6 +232,15 @@ struct Setup {
     target: Target,
     certificate: Arc<Store>,
     verifier: Arc<PeerVerifier>,
+}
+
+/// The service takes no user without scheme.
+fn sip_uri(text: &str) -> Result<String, String> {
+    match text.split_once(':') {
+        Some(("sip" | "sips" | "tel", rest)) if !rest.is_empty() => Ok(text.to_owned()),
+        None if text.contains('@') => Ok(format!("sip:{text}")),
+        Some(_) | None => Err("write it as in sip:alice@contoso.com".to_owned()),
+    }
 }
 
 /// On a host inside that has no edge.toml.

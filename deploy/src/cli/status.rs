@@ -78,7 +78,10 @@ impl Status {
             ready: ready.as_ref().is_ok_and(|page| page.status == 200),
             health: match ready {
                 Ok(page) => page.text.trim().to_owned(),
-                Err(error) => error.to_string(),
+                Err(error) => format!(
+                    "{error}; `systemctl status {0}` and `journalctl -u {0}` tell more",
+                    service.daemon()
+                ),
             },
             status: status.unwrap_or(Value::Null),
         }
