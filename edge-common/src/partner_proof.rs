@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!   domain ──SRV──► target ──naming rule──► target ──certificate──► Proven
-//!     └─────────────────────── names the domain itself ───────────────┘     (RFC 5922 §7.1)
+//!                     └────────── names the domain itself ───────────┘     (RFC 5922 §7.1)
 //!   a partner listed with a name: certificate names exactly that ─────► Proven
 //! ```
 //!
 //! DNS alone proves nothing: whoever forges an answer could name a host of his own and show a good certificate
 //! for it. Hence the naming rule: the SRV target must lie within the domain that it is to speak for.
+//! A certificate alone proves nothing either: web servers have one for the bare domain, and a domain that publishes no
+//! record does not federate by discovery.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 use std::fmt;
@@ -43,7 +45,8 @@ impl Naming {
 pub struct Rules {
     /// For SRV targets.
     pub naming: Naming,
-    /// A certificate that was given to the domain itself is enough (RFC 5922).
+    /// A certificate that was given to the domain itself counts in place of one for an SRV target (RFC 5922); the
+    /// domain needs a record all the same.
     pub domain_certificates: bool,
 }
 
@@ -80,14 +83,14 @@ pub enum Proof {
     Listed(HostName),
     /// An SRV target of the domain.
     Srv(HostName),
-    /// The domain stands in the certificate.
+    /// The domain has a record, and it stands itself in the certificate.
     Domain,
 }
 
 /// Why it does not.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// No SRV record, and the certificate does not name the domain.
+    /// No SRV record, whatever the certificate names.
     #[error("the domain has no SRV record for federation")]
     NoSrv,
     /// The domain says that it does not federate.
@@ -182,13 +185,12 @@ pub fn prove_listed(fqdn: &HostName, names: &ProvenNames) -> Verdict {
 /// A partner that is listed by its domain only, or found by discovery.
 #[must_use]
 pub fn prove(domain: &HostName, answer: &SrvAnswer, names: &ProvenNames, rules: Rules) -> Verdict {
-    // Whoever says that it does not federate is believed, whatever its certificate.
-    if *answer == SrvAnswer::NotOffered {
-        return Verdict::Refused(Refusal::NotOffered);
-    }
-    if rules.domain_certificates && names.proves_domain(domain) {
+    // Where its record points does not matter then: nobody but the domain gets such a certificate.
+    let has_record = !answer.records().is_empty();
+    if rules.domain_certificates && has_record && names.proves_domain(domain) {
         return Verdict::Proven(Proof::Domain);
     }
+    // Whoever says that it does not federate, or says nothing, is believed, whatever its certificate.
     let targets = match lawful_targets(domain, answer, rules) {
         Ok(targets) => targets,
         Err(refusal) => return Verdict::Refused(refusal),
@@ -345,28 +347,27 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_without_records_needs_a_certificate_of_its_own() {
-        assert_eq!(
-            refused(ask(
-                &SrvAnswer::Missing,
-                &certificate(&["sip.fabrikam.test"])
-            )),
-            Refusal::NoSrv
-        );
-        assert_eq!(
-            refused(ask(&srv(&[]), &certificate(&["sip.fabrikam.test"]))),
-            Refusal::NoSrv
-        );
+    fn a_domain_without_records_is_not_proven_by_any_certificate() {
+        for dns in ["sip.fabrikam.test", "fabrikam.test"] {
+            for answer in [SrvAnswer::Missing, srv(&[])] {
+                let refusal = refused(ask(&answer, &certificate(&[dns])));
+                assert_eq!(refusal, Refusal::NoSrv, "{dns}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_certificate_for_the_domain_counts_in_place_of_the_targets_name() {
         let own = certificate(&["fabrikam.test"]);
-        assert_eq!(
-            ask(&SrvAnswer::Missing, &own),
-            Verdict::Proven(Proof::Domain)
-        );
         let strict = Rules {
             domain_certificates: false,
             ..Rules::default()
         };
-        assert!(!prove(&name("fabrikam.test"), &SrvAnswer::Missing, &own, strict).is_proven());
+        for target in ["sip.fabrikam.test", "sip.provider.test"] {
+            let answer = srv(&[target]);
+            assert_eq!(ask(&answer, &own), Verdict::Proven(Proof::Domain));
+            assert!(!prove(&name("fabrikam.test"), &answer, &own, strict).is_proven());
+        }
     }
 
     #[test]
@@ -385,7 +386,7 @@ mod tests {
     fn a_certificate_of_a_parent_or_child_domain_proves_nothing() {
         for other in ["test", "mail.fabrikam.test"] {
             assert!(
-                !ask(&SrvAnswer::Missing, &certificate(&[other])).is_proven(),
+                !ask(&srv(&["sip.fabrikam.test"]), &certificate(&[other])).is_proven(),
                 "{other}"
             );
         }
