@@ -148,7 +148,7 @@ fn federation_runs_both_ways_and_only_for_who_proves_himself() {
     liar.send(message());
     assert_eq!(status(&liar.receive()), "403 Forbidden");
     assert_eq!(
-        edge.metric("edge_access_federation_verdicts_total{outcome=\"domain_denied\"}"),
+        edge.metric("edge_access_federation_verdicts_total{outcome=\"not_in_certificate\"}"),
         1
     );
 

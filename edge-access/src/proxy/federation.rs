@@ -212,10 +212,10 @@ impl Authority {
             }
             Verdict::Refused(partner_proof::Refusal::Conflict { .. }) => Err(Refusal::SrvConflict),
             Verdict::Refused(
-                partner_proof::Refusal::NoSrv
+                refusal @ (partner_proof::Refusal::NoSrv
                 | partner_proof::Refusal::NotOffered
-                | partner_proof::Refusal::NotInCertificate { .. },
-            ) => Err(Refusal::DomainDenied),
+                | partner_proof::Refusal::NotInCertificate { .. }),
+            ) => Err(Refusal::Unproven(refusal.label())),
         }
     }
 
@@ -225,10 +225,10 @@ impl Authority {
             Ok(targets) => Ok(targets.into_iter().take(TARGETS_MAX).cloned().collect()),
             Err(partner_proof::Refusal::Conflict { .. }) => Err(Refusal::SrvConflict),
             Err(
-                partner_proof::Refusal::NoSrv
+                refusal @ (partner_proof::Refusal::NoSrv
                 | partner_proof::Refusal::NotOffered
-                | partner_proof::Refusal::NotInCertificate { .. },
-            ) => Err(Refusal::SrvUnresolved),
+                | partner_proof::Refusal::NotInCertificate { .. }),
+            ) => Err(Refusal::SrvUnusable(refusal.label())),
         }
     }
 
@@ -383,6 +383,59 @@ mod tests {
                 "quiet.test Err(SrvUnresolved)"
             ]
         );
+    }
+
+    #[test]
+    fn every_reason_of_a_missing_proof_is_counted_by_its_own_label() {
+        let start = now();
+        let names = |dns: &str| {
+            Arc::new(ProvenNames {
+                dns: vec![name(dns)],
+                ..ProvenNames::default()
+            })
+        };
+        let silent = |answer| Resolved {
+            answer: Ok(answer),
+            ttl: Duration::from_secs(600),
+        };
+        let cases = [
+            (silent(SrvAnswer::Missing), "fabrikam.test", "no_srv"),
+            (
+                silent(SrvAnswer::NotOffered),
+                "fabrikam.test",
+                "not_offered",
+            ),
+            (
+                records("sip.fabrikam.test:5061"),
+                "www.fabrikam.test",
+                "not_in_certificate",
+            ),
+        ];
+        for (resolved, certificate, label) in cases {
+            let mut authority = Authority::new(Rules::default(), 5061, 10, 2);
+            authority.handle_srv(start, &name("fabrikam.test"), resolved);
+            let question = Question::Proof {
+                flow: FlowKey {
+                    core: 0,
+                    slot: 0,
+                    generation: 0,
+                },
+                domain: name("fabrikam.test"),
+                names: names(certificate),
+            };
+            authority.handle_question(start, question);
+            let Some(Output::Answer(_, answer)) = authority.poll_output() else {
+                panic!("no answer");
+            };
+            let refusal = answer.outcome.expect_err("not proven");
+            assert_eq!(refusal.label(), label);
+            assert_eq!(refusal.status(), Refusal::DomainDenied.status());
+            assert_eq!(
+                refusal.public_diagnostic(),
+                Refusal::DomainDenied.public_diagnostic(),
+                "outsiders are told no more"
+            );
+        }
     }
 
     #[test]

@@ -54,12 +54,16 @@ pub enum Refusal {
     NotFederated,
     /// A partner asks for a domain that is not ours.
     RelayDenied,
-    /// The other domain is blocked, not allowed, or not proven.
+    /// The other domain is blocked or not allowed.
     DomainDenied,
+    /// The other domain is not proven; the label tells what was missing (`partner_proof::Refusal`).
+    Unproven(&'static str),
     /// Too many messages wait for that domain or its connection.
     PartnerBusy,
-    /// The domain's SRV record was not found.
+    /// DNS did not tell the domain's SRV record in time.
     SrvUnresolved,
+    /// The domain has no SRV record that says where to go; the label tells why (`partner_proof::Refusal`).
+    SrvUnusable(&'static str),
     /// The SRV record points outside its domain.
     SrvConflict,
     /// The partner's host has no usable address.
@@ -91,7 +95,8 @@ impl Refusal {
             | Self::Anonymous
             | Self::NotFederated
             | Self::RelayDenied
-            | Self::DomainDenied => (403, "Forbidden"),
+            | Self::DomainDenied
+            | Self::Unproven(_) => (403, "Forbidden"),
             Self::Unroutable => (404, "Not Found"),
             Self::HopLocal => (405, "Method Not Allowed"),
             Self::Scheme => (416, "Unsupported URI Scheme"),
@@ -106,6 +111,7 @@ impl Refusal {
             | Self::PartnerBusy
             | Self::Overload => (503, "Service Unavailable"),
             Self::SrvUnresolved
+            | Self::SrvUnusable(_)
             | Self::SrvConflict
             | Self::HostUnresolved
             | Self::PartnerUnreachable
@@ -138,8 +144,12 @@ impl Refusal {
                 1027,
                 "Cannot route this type of SIP request to or from federated partners",
             )),
-            Self::DomainDenied => Some((1015, "Cannot route from message source domain")),
-            Self::SrvUnresolved => Some((1008, "Unable to resolve DNS SRV record")),
+            Self::DomainDenied | Self::Unproven(_) => {
+                Some((1015, "Cannot route from message source domain"))
+            }
+            Self::SrvUnresolved | Self::SrvUnusable(_) => {
+                Some((1008, "Unable to resolve DNS SRV record"))
+            }
             Self::SrvConflict => Some((1009, "Conflicting SRV and host domains in DNS")),
             Self::HostUnresolved => Some((1014, "Unable to resolve DNS A record")),
             Self::PartnerUnreachable => {
@@ -164,10 +174,13 @@ impl Refusal {
         }
     }
 
-    /// What an outsider may know: which domains are allowed is nobody's business.
+    /// What an outsider may know: which domains are allowed, and what their proof lacked, is nobody's business.
     #[must_use]
     pub const fn public_diagnostic(self) -> Option<Diagnostic> {
-        if matches!(self, Self::DomainDenied | Self::RelayDenied) {
+        if matches!(
+            self,
+            Self::DomainDenied | Self::Unproven(_) | Self::RelayDenied
+        ) {
             return Self::NotFederated.diagnostic();
         }
         self.diagnostic()
@@ -206,6 +219,7 @@ impl Refusal {
             Self::NotFederated => "not_federated",
             Self::RelayDenied => "relay_denied",
             Self::DomainDenied => "domain_denied",
+            Self::Unproven(why) | Self::SrvUnusable(why) => why,
             Self::PartnerBusy => "partner_busy",
             Self::SrvUnresolved => "srv_unresolved",
             Self::SrvConflict => "srv_conflict",

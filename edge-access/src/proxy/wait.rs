@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edge_common::host_name::{HostName, HostPort};
+use edge_common::partner_proof::{self, Verdict};
 use edge_common::sip::message::Message;
 use edge_common::sip::parse::Index;
 use edge_common::time::Now;
@@ -122,11 +123,16 @@ impl Proxy {
         let verdict = match (self.settings.federation.of_domain(&domain), &known) {
             (DomainRule::Automatic, Some(known)) => return known.clone().map_err(Stop::Refuse),
             (DomainRule::Automatic, None) => return Err(Wait::Proof(key, domain).into()),
-            (DomainRule::Direct(target), _) if names.proves_host(&target.host) => Ok(Proof {
-                target,
-                kind: PartnerKind::Direct,
-            }),
-            (DomainRule::Direct(_) | DomainRule::Denied, _) => Err(Refusal::DomainDenied),
+            (DomainRule::Direct(target), _) => {
+                match partner_proof::prove_listed(&target.host, &names) {
+                    Verdict::Proven(_) => Ok(Proof {
+                        target,
+                        kind: PartnerKind::Direct,
+                    }),
+                    Verdict::Refused(refusal) => Err(Refusal::Unproven(refusal.label())),
+                }
+            }
+            (DomainRule::Denied, _) => Err(Refusal::DomainDenied),
         };
         // The configuration decides at once; it is told once for each connection.
         if known.as_ref() != Some(&verdict) {
