@@ -61,7 +61,15 @@ pub fn replace(
             }
         }
         let end = message.range_of(uri.params.text()).end;
-        edits.insert(end, format!(";{CONTACT_TOKEN}={}", token()).as_bytes());
+        // Without brackets ours would be a parameter of the header, and not come back in a Request-URI.
+        let close = if element.text().contains(&b'<') {
+            ""
+        } else {
+            edits.insert(message.range_of(contact.uri).start, b"<");
+            ">"
+        };
+        let own = format!(";{CONTACT_TOKEN}={}{close}", token());
+        edits.insert(end, own.as_bytes());
         edits.remove(message.range_of(asked.text));
     }
     Ok(())
@@ -119,6 +127,23 @@ mod tests {
         );
         assert_eq!(replaced("<sip:a@h>", false).as_deref(), Ok("<sip:a@h>"));
         assert_eq!(replaced("*", false).as_deref(), Ok("*"));
+    }
+
+    #[test]
+    fn a_contact_without_brackets_gets_them_around_what_leads_back() {
+        for contact in [
+            "sip:a@h:4000;proxy=replace;q=1",
+            "sip:a@h:4000 ;proxy=replace;q=1",
+        ] {
+            let (before, _) = contact.split_once(";proxy").expect("it asks");
+            let blank = &before["sip:a@h:4000".len()..];
+            assert_eq!(
+                replaced(contact, true),
+                Ok(format!(
+                    "<sip:a@192.0.2.10:51034;ms-received-cid=T>{blank};q=1"
+                ))
+            );
+        }
     }
 
     #[test]
