@@ -43,7 +43,7 @@ impl Proxy {
             self.event(Event::Dropped(Drop::AckOfRefusal));
             return Ok(());
         }
-        let routes = Routes::read(message, &self.settings, &self.tokens, now.unix)?;
+        let routes = Routes::read(&request, &self.settings, &self.tokens, now.unix)?;
         self.refuse_loop(&request, &routes, realm)?;
         match realm {
             Realm::Client => self.client_request(now, key, &request, &routes),
@@ -67,7 +67,7 @@ impl Proxy {
         if self.answer_own_options(key, request) {
             return Ok(());
         }
-        policy::admit_client(&self.settings, request, routes.token.is_some())?;
+        policy::admit_client(&self.settings, request, routes)?;
         if self.has_too_much_in_flight(key, request) {
             return Err(Refusal::Newcomer.into());
         }
@@ -97,11 +97,7 @@ impl Proxy {
         if self.answer_own_options(key, request) {
             return Ok(());
         }
-        // A partner has no business with our servers' names unless a dialog of ours told it.
-        if routes.token.is_none() && !routes.next.is_empty() {
-            return Err(Refusal::RouteInvalid.into());
-        }
-        let domain = policy::admit_partner(&self.settings, request, routes.token.is_some())?;
+        let domain = policy::admit_partner(&self.settings, request, routes)?;
         let proof = self.prove(now, key, domain)?;
         let egress = self.next_hop(request, routes)?;
         let outside = RouteToken::Partner(proof.target.clone());
@@ -226,7 +222,7 @@ impl Proxy {
 
     /// The connection to the Director. While we drain, what would start something new is told to go elsewhere.
     fn next_hop(&self, request: &Request<'_>, routes: &Routes<'_>) -> Result<FlowKey, Refusal> {
-        if self.draining && routes.token.is_none() && request.may_make_dialog() {
+        if self.draining && !routes.in_dialog && request.may_make_dialog() {
             return Err(Refusal::Draining);
         }
         self.next_hop.ok_or(Refusal::NextHopDown)

@@ -70,8 +70,8 @@ impl Proxy {
         }
         if realm == Realm::Client {
             let token = || {
-                self.tokens
-                    .seal_route(&RouteToken::Client(self.flow_ref(ingress)), now.unix)
+                let outside = RouteToken::Client(self.flow_ref(ingress));
+                self.tokens.seal_route(&outside, None, now.unix)
             };
             contact::replace(message, flow.remote, request.via_count == 1, token, edits)?;
         }
@@ -141,7 +141,9 @@ impl Proxy {
         if !register && !request.may_make_dialog() {
             return;
         }
-        let token = self.tokens.seal_route(way.outside, now.unix);
+        // A registration is used by dialogs to come.
+        let call_id = (!register).then_some(request.call_id);
+        let token = self.tokens.seal_route(way.outside, call_id, now.unix);
         let mut write = |name: Name, realm: Realm, flag: &str| {
             let (host, port) = self.own_address(realm);
             let line = format!(

@@ -8,6 +8,7 @@ use edge_common::sip::uri::Host;
 
 use super::refusal::Refusal;
 use super::request::Request;
+use super::route::Routes;
 use super::settings::{FederationRules, Settings};
 
 /// Checks that hold for every sender (RFC 3261 §16.3 steps 1 to 5).
@@ -39,17 +40,17 @@ pub fn unknown_extensions<'a>(request: &Request<'a>) -> impl Iterator<Item = &'a
         })
 }
 
-/// Checks that hold for clients. `in_dialog`: the request carries a route of ours that opened.
+/// Checks that hold for clients.
 pub fn admit_client(
     settings: &Settings,
     request: &Request<'_>,
-    in_dialog: bool,
+    routes: &Routes<'_>,
 ) -> Result<(), Refusal> {
     let Some(domain) = request.from.domain else {
         return Err(Refusal::FromNotRemote);
     };
     if domain.eq_ignore_ascii_case(ANONYMOUS_DOMAIN) {
-        return admit_anonymous(settings, request, in_dialog);
+        return admit_anonymous(settings, request, routes);
     }
     let served = settings
         .own_domain(domain)
@@ -65,7 +66,7 @@ pub fn admit_client(
 fn admit_anonymous(
     settings: &Settings,
     request: &Request<'_>,
-    in_dialog: bool,
+    routes: &Routes<'_>,
 ) -> Result<(), Refusal> {
     let to_conference = is_own(settings, request.uri.host)
         && request
@@ -77,26 +78,26 @@ fn admit_anonymous(
         request.method,
         b"INVITE" | b"ACK" | b"BYE" | b"CANCEL" | b"INFO" | b"SUBSCRIBE" | b"OPTIONS" | b"SERVICE"
     );
-    if settings.anonymous_users && method && (in_dialog || to_conference) {
-        Ok(())
-    } else {
-        Err(Refusal::Anonymous)
+    if !settings.anonymous_users || !method || !(routes.in_dialog || to_conference) {
+        return Err(Refusal::Anonymous);
     }
+    refuse_chosen_server(routes)
 }
 
 /// Checks that hold for partners before anything is proven; gives the domain that has to be.
 pub fn admit_partner(
     settings: &Settings,
     request: &Request<'_>,
-    in_dialog: bool,
+    routes: &Routes<'_>,
 ) -> Result<HostName, Refusal> {
     admit_federated_method(settings, request)?;
+    refuse_chosen_server(routes)?;
     let to_ours = request
         .to
         .domain
         .is_some_and(|domain| settings.own_domain(domain).is_some());
     let for_us = to_ours && is_own(settings, request.uri.host);
-    if !in_dialog && !for_us {
+    if !routes.in_dialog && !for_us {
         return Err(Refusal::RelayDenied);
     }
     let domain = request.from.domain.ok_or(Refusal::DomainDenied)?;
@@ -104,6 +105,15 @@ pub fn admit_partner(
         return Err(Refusal::DomainDenied);
     }
     domain.parse().map_err(|_| Refusal::DomainDenied)
+}
+
+/// A stranger has no business with our servers' names unless a dialog of ours told them.
+fn refuse_chosen_server(routes: &Routes<'_>) -> Result<(), Refusal> {
+    if routes.in_dialog || routes.next.is_empty() {
+        Ok(())
+    } else {
+        Err(Refusal::RouteInvalid)
+    }
 }
 
 /// Checks that hold for what goes to or comes from a partner.

@@ -112,7 +112,7 @@ impl Proxy {
             if matches!(flow.peer, Peer::Client(_)) {
                 let seal = |key| {
                     let token = RouteToken::Client(self.flow_ref(key));
-                    self.tokens.seal_route(&token, now.unix)
+                    self.tokens.seal_route(&token, None, now.unix)
                 };
                 let seal = || from.map(seal).unwrap_or_default();
                 contact::replace(message, flow.remote, true, seal, edits)

@@ -5,7 +5,6 @@
 use edge_common::host_name::HostName;
 use edge_common::sip::header::Name;
 use edge_common::sip::header::name_addr::NameAddr;
-use edge_common::sip::message::Message;
 use edge_common::sip::uri::{Host, Uri};
 use edge_common::time::UnixTime;
 
@@ -21,6 +20,9 @@ pub struct Routes<'a> {
     pub ours: usize,
     /// What our members say.
     pub token: Option<RouteToken>,
+    /// The request is within the dialog that the token was made for: it has the dialog's Call-ID and both of its tags.
+    /// Whoever has a token of ours has it from a dialog; it gives him no way to anybody else.
+    pub in_dialog: bool,
     /// The first member that stays; empty when none does.
     pub next: &'a [u8],
 }
@@ -31,7 +33,7 @@ impl<'a> Routes<'a> {
     /// We put two members into a dialog, one for each side (RFC 5658), both with the same token; a
     /// spiral puts in two more with another token, and those are for the time it comes by again.
     pub fn read(
-        message: &Message<'a>,
+        request: &Request<'a>,
         settings: &Settings,
         tokens: &Tokens,
         now: UnixTime,
@@ -39,12 +41,13 @@ impl<'a> Routes<'a> {
         let mut routes = Self {
             ours: 0,
             token: None,
+            in_dialog: false,
             next: b"",
         };
-        for element in message.list(Name::Route) {
+        for element in request.message.list(Name::Route) {
             let text = element.text();
             let address = NameAddr::parse(text).map_err(|wrong| Refusal::Malformed(wrong.0))?;
-            if !routes.take(address.uri, settings, tokens, now)? {
+            if !routes.take(address.uri, request, settings, tokens, now)? {
                 routes.next = text;
                 break;
             }
@@ -56,6 +59,7 @@ impl<'a> Routes<'a> {
     fn take(
         &mut self,
         uri: &[u8],
+        request: &Request<'_>,
         settings: &Settings,
         tokens: &Tokens,
         now: UnixTime,
@@ -70,11 +74,15 @@ impl<'a> Routes<'a> {
             return Ok(false);
         }
         if let Some(user) = uri.user {
-            let token = tokens.open_route(user, now).ok_or(Refusal::RouteInvalid)?;
-            if self.token.as_ref().is_some_and(|earlier| *earlier != token) {
+            let opened = tokens
+                .open_route(user, request.call_id, now)
+                .ok_or(Refusal::RouteInvalid)?;
+            let other = |earlier: &RouteToken| *earlier != opened.token;
+            if self.token.as_ref().is_some_and(other) {
                 return Ok(false);
             }
-            self.token = Some(token);
+            self.token = Some(opened.token);
+            self.in_dialog |= opened.is_of_dialog && request.to.tag.is_some();
         }
         self.ours += 1;
         Ok(true)
@@ -106,8 +114,8 @@ pub fn destination(
     // A Contact that we rewrote leads back here without any Route (MS-SIPRE, `proxy=replace`).
     if let Some(text) = request.uri.params.value(CONTACT_TOKEN) {
         return tokens
-            .open_route(text, now)
-            .map(Destination::Token)
+            .open_route(text, request.call_id, now)
+            .map(|opened| Destination::Token(opened.token))
             .ok_or(Refusal::RouteInvalid);
     }
     let Host::Name(host) = request.uri.host else {

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Each is sealed by AES-SIV under a key that the whole array holds and written in base64url, which
-//! may stand in a user part and in a branch. The same plain text gives the same token, so a
+//! may stand in a user part and in a branch. A route of a dialog is sealed together with its Call-ID, so
+//! it opens in no other dialog; that of a registration holds for whatever comes later. The same plain text gives the same token, so a
 //! retransmission, a CANCEL and an ACK get the branch of their INVITE (RFC 3261 §16.11).
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
@@ -48,6 +49,15 @@ pub enum RouteToken {
     Client(FlowRef),
     /// The far end is the edge of that name and port. It outlives its connections.
     Partner(HostPort),
+}
+
+/// A route token that opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenRoute {
+    /// What it says.
+    pub token: RouteToken,
+    /// It was made for the dialog or call that presents it.
+    pub is_of_dialog: bool,
 }
 
 /// Which kind of far end a message came from or goes to.
@@ -95,9 +105,9 @@ impl Tokens {
         }
     }
 
-    /// Writes a route token; `now` says until when it will be taken.
+    /// Writes a route token; `now` says until when it will be taken. With a Call-ID it is for that dialog only.
     #[must_use]
-    pub fn seal_route(&self, token: &RouteToken, now: UnixTime) -> String {
+    pub fn seal_route(&self, token: &RouteToken, call_id: Option<&[u8]>, now: UnixTime) -> String {
         let mut plain = Vec::with_capacity(ROUTE_FLOW_LEN);
         match token {
             RouteToken::Client(flow) => {
@@ -111,16 +121,28 @@ impl Tokens {
                 plain.extend_from_slice(target.host.as_str().as_bytes());
             }
         }
-        self.routes.seal_text(&plain, b"")
+        // A Call-ID is never empty.
+        self.routes.seal_text(&plain, call_id.unwrap_or_default())
     }
 
-    /// Reads a route token of this array that is not too old.
+    /// Reads a route token of this array that is not too old and not of another dialog than `call_id`.
     #[must_use]
-    pub fn open_route(&self, text: &[u8], now: UnixTime) -> Option<RouteToken> {
+    pub fn open_route(&self, text: &[u8], call_id: &[u8], now: UnixTime) -> Option<OpenRoute> {
         if text.len() > ROUTE_TEXT_MAX {
             return None;
         }
-        let plain = self.routes.open_text(text, b"").ok()?;
+        let (plain, is_of_dialog) = match self.routes.open_text(text, call_id) {
+            Ok(plain) => (plain, !call_id.is_empty()),
+            Err(_) => (self.routes.open_text(text, b"").ok()?, false),
+        };
+        let token = Self::read_route(&plain, now)?;
+        Some(OpenRoute {
+            token,
+            is_of_dialog,
+        })
+    }
+
+    fn read_route(plain: &[u8], now: UnixTime) -> Option<RouteToken> {
         match plain.split_first()? {
             (&KIND_CLIENT, rest) => {
                 let (flow, rest) = take_flow(rest)?;
@@ -286,11 +308,12 @@ pub(crate) mod tests {
         #[test]
         fn a_flow_token_opens_until_it_is_too_old(flow in flow()) {
             let tokens = Tokens::new(&secrets());
-            let text = tokens.seal_route(&RouteToken::Client(flow), NOW);
+            let text = tokens.seal_route(&RouteToken::Client(flow), None, NOW);
             prop_assert_eq!(text.len(), 46);
             let days = |n: u64| NOW + Duration::from_secs(n * 24 * 3600);
-            prop_assert_eq!(tokens.open_route(text.as_bytes(), days(30)), Some(RouteToken::Client(flow)));
-            prop_assert_eq!(tokens.open_route(text.as_bytes(), days(31)), None);
+            let opened = OpenRoute { token: RouteToken::Client(flow), is_of_dialog: false };
+            prop_assert_eq!(tokens.open_route(text.as_bytes(), b"c1", days(30)), Some(opened));
+            prop_assert_eq!(tokens.open_route(text.as_bytes(), b"c1", days(31)), None);
         }
 
         #[test]
@@ -308,9 +331,18 @@ pub(crate) mod tests {
     fn a_partner_is_named_in_its_token() {
         let tokens = Tokens::new(&secrets());
         let partner = RouteToken::Partner("sip.fabrikam.test:5061".parse().expect("lawful"));
-        let text = tokens.seal_route(&partner, NOW);
-        assert_eq!(tokens.open_route(text.as_bytes(), NOW), Some(partner));
+        let text = tokens.seal_route(&partner, Some(b"c1"), NOW);
+        let opened = OpenRoute {
+            token: partner,
+            is_of_dialog: true,
+        };
+        assert_eq!(tokens.open_route(text.as_bytes(), b"c1", NOW), Some(opened));
+        assert_eq!(
+            tokens.open_route(text.as_bytes(), b"c2", NOW),
+            None,
+            "another dialog's"
+        );
         assert_eq!(tokens.open_branch(text.as_bytes()), None);
-        assert_eq!(tokens.open_route(b"bob", NOW), None);
+        assert_eq!(tokens.open_route(b"bob", b"c1", NOW), None);
     }
 }

@@ -229,6 +229,60 @@ fn anonymous_users_join_conferences_and_nothing_else() {
 }
 
 #[test]
+fn a_token_leads_an_anonymous_user_to_nobody_but_its_conference() {
+    let mut world = World::with(crate::proxy::settings::Settings {
+        anonymous_users: true,
+        ..settings()
+    });
+    let (director, client, user) = (world.next_hop(0), world.client(0), world.promoted(0));
+    let focus = "sip:organizer@contoso.test;gruu;opaque=app:conf:focus:id:00";
+    let guest = "g@anonymous.invalid";
+    let organizer = "organizer@contoso.test";
+    world.receive(client, request("INVITE", focus, guest, organizer, &[]));
+    let inside = world.sent(director).expect("forwarded");
+    let own = format!("Route: {}", values(&inside, "Record-Route").join(", "));
+    world.receive(user, register(&["Call-ID: c9"]));
+    let inside = world.sent(director).expect("forwarded");
+    let path = format!("Route: {}", values(&inside, "Path")[0]);
+
+    let (plain, tagged) = (
+        "To: <sip:bob@contoso.test>",
+        "To: <sip:bob@contoso.test>;tag=t",
+    );
+    for (to, call_id, route, answer) in [
+        (plain, "Call-ID: c1", &own, "403 "),
+        (tagged, "Call-ID: c2", &own, "481 "),
+        (tagged, "Call-ID: c1", &path, "403 "),
+        (tagged, "Call-ID: c9", &path, "403 "),
+    ] {
+        let message = request(
+            "INVITE",
+            "sip:bob@contoso.test",
+            guest,
+            "",
+            &[to, call_id, route],
+        );
+        world.receive(client, message);
+        let told = status(world.sent(client));
+        assert!(told.starts_with(answer), "{to} {call_id} {route}: {told}");
+    }
+    let chosen = "Route: <sip:sip.contoso.test;lr>, <sip:10.10.0.99;lr>";
+    world.receive(
+        client,
+        request("INVITE", focus, guest, organizer, &[chosen]),
+    );
+    assert!(status(world.sent(client)).starts_with("481 "));
+    assert_eq!(world.sent(director), None);
+
+    let to = "To: <sip:organizer@contoso.test>;tag=t1";
+    world.receive(
+        client,
+        request("BYE", "sip:10.10.0.60", guest, "", &[to, &own]),
+    );
+    assert!(world.sent(director).is_some(), "its own dialog goes on");
+}
+
+#[test]
 fn without_the_director_a_client_is_told_when_to_come_back() {
     let mut world = World::new();
     let client = world.client(0);

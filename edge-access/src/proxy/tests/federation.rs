@@ -75,8 +75,8 @@ fn a_partner_is_proven_once_and_its_dialog_runs_both_ways() {
         "BYE",
         "sip:bob@10.2.0.10",
         "carol@fabrikam.test",
-        "bob@contoso.test",
-        &[&route],
+        "",
+        &["To: <sip:bob@contoso.test>;tag=t1", &route],
     );
     world.receive(partner, bye);
     assert!(values(&world.sent(next_hop).expect("forwarded"), "Route").is_empty());
@@ -446,4 +446,56 @@ fn a_partner_cannot_use_the_route_of_a_client_or_of_another_partner() {
     }
     assert_eq!(world.sent(client), None);
     assert_eq!(world.sent(director), None);
+}
+
+#[test]
+fn a_token_of_its_own_dialog_leads_a_partner_to_nobody_else() {
+    let mut world = World::new();
+    let director = world.next_hop(0);
+    let partner = world.partner(0, "sip.fabrikam.test", None);
+    let invite = request(
+        "INVITE",
+        "sip:bob@contoso.test",
+        "carol@fabrikam.test",
+        "bob@contoso.test",
+        &[],
+    );
+    world.receive(partner, invite);
+    let inside = world.sent(director).expect("forwarded");
+    let routes = values(&inside, "Record-Route").join(", ");
+    let own = format!("Route: {routes}");
+    let chosen = format!("Route: {routes}, <sip:10.10.0.99;lr>");
+    let (plain, tagged) = ("To: <sip:x@third.test>", "To: <sip:x@third.test>;tag=t1");
+    for (uri, to, call_id, route, answer) in [
+        ("sip:x@third.test", plain, "c1", &own, "403 "),
+        ("sip:x@10.10.0.99", plain, "c1", &own, "403 "),
+        ("sip:x@third.test", tagged, "c2", &own, "481 "),
+        ("sip:bob@contoso.test", plain, "c1", &chosen, "481 "),
+    ] {
+        let call_id = format!("Call-ID: {call_id}");
+        let message = request(
+            "MESSAGE",
+            uri,
+            "carol@fabrikam.test",
+            "",
+            &[to, &call_id, route],
+        );
+        world.receive(partner, message);
+        let told = status(world.sent(partner));
+        assert!(told.starts_with(answer), "{uri} {to} {call_id}: {told}");
+    }
+    assert_eq!(world.sent(director), None);
+    // The same dialog goes on, and what the policy lets pass anyway passes.
+    let ours = "To: <sip:bob@contoso.test>";
+    for to in [format!("{ours};tag=t1"), ours.to_owned()] {
+        let message = request(
+            "MESSAGE",
+            "sip:bob@contoso.test",
+            "carol@fabrikam.test",
+            "",
+            &[&to, &own],
+        );
+        world.receive(partner, message);
+        assert!(world.sent(director).is_some(), "{to}");
+    }
 }
