@@ -45,25 +45,43 @@ pub struct Reloader {
 
 /// What each core is given.
 struct Seed {
+    index: u8,
     mailboxes: Mailboxes<Letter>,
     listening: Vec<Listening>,
+    resolvers: Resolvers,
+}
+
+/// Who is asked for names on each side; the look-ups of a core run on that core.
+#[derive(Clone)]
+struct Resolvers {
+    external: SipResolver,
+    internal: SipResolver,
+}
+
+impl Resolvers {
+    fn new(names: &Names) -> anyhow::Result<Self> {
+        Ok(Self {
+            external: SipResolver::new(names.external.clone()).context("dns.external")?,
+            internal: SipResolver::new(names.internal.clone()).context("dns.internal")?,
+        })
+    }
 }
 
 /// What all cores share.
 #[derive(Clone)]
 struct Plan {
-    /// What the daemon was started with: sockets, limits, DNS.
+    /// What the daemon was started with: sockets and limits.
     config: Arc<Config>,
+    access: Arc<Access>,
     /// What is in force now.
     current: Arc<ArcSwap<Config>>,
     settings: Arc<Settings>,
     tokens: Arc<Tokens>,
     tls: Tls,
     observer: Observer,
-    names: Names,
 }
 
-/// Who is asked for names on each side; every core has its own resolvers, as those belong to a runtime.
+/// How names are asked for on each side; every core has its own resolvers.
 #[derive(Clone)]
 pub struct Names {
     /// For partners.
@@ -85,7 +103,7 @@ impl Names {
 
 impl Daemon {
     /// Starts everything that the configuration says; nothing runs if any of it fails.
-    pub fn start(config: Arc<Config>, names: Names, shared: &Shared) -> anyhow::Result<Self> {
+    pub fn start(config: Arc<Config>, names: &Names, shared: &Shared) -> anyhow::Result<Self> {
         let metrics = &shared.metrics;
         let access = config.access.as_ref().context(NO_ACCESS)?;
         let secrets = secret_files::array_secrets(&config.array.secrets)?;
@@ -93,6 +111,9 @@ impl Daemon {
         let settings = Settings::of(&config, epoch).context(NO_ACCESS)?;
         let tls = Tls::load(run::now(), &config, access, &secrets)?;
         let count = core_count(config.runtime.cores);
+        let resolvers: Vec<_> = (0..count)
+            .map(|_| Resolvers::new(names))
+            .collect::<Result<_, _>>()?;
         let key = hash_key(&secrets);
         let sockets = listener::bind(&config, &access.limits, &tls, key, count, metrics)?;
         let mailboxes = mesh(count, access.limits.mailbox);
@@ -104,16 +125,20 @@ impl Daemon {
             tokens: Arc::new(Tokens::new(&secrets)),
             tls: tls.clone(),
             observer: Observer::new(metrics, count, shared.readiness.condition("next_hop")),
-            names,
+            access: Arc::new(access.clone()),
             config,
             current: Arc::clone(&current),
         };
         let seeds = mailboxes
             .into_iter()
             .zip(sockets)
-            .map(|(mailboxes, listening)| Seed {
+            .zip(resolvers)
+            .zip(0..=u8::MAX)
+            .map(|(((mailboxes, listening), resolvers), index)| Seed {
+                index,
                 mailboxes,
                 listening,
+                resolvers,
             })
             .collect();
         let cores = Cores::start_with("access", seeds, move |context, seed| {
@@ -156,13 +181,7 @@ impl Reloader {
 }
 
 async fn run_core(context: CoreContext, seed: Seed, plan: Plan) {
-    let core = match make_core(&context, &seed, &plan) {
-        Ok(core) => core,
-        Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "core not started");
-            return;
-        }
-    };
+    let core = make_core(&context, &seed, &plan);
     for listening in seed.listening {
         context.spawn(listener::serve(
             core.clone(),
@@ -175,12 +194,8 @@ async fn run_core(context: CoreContext, seed: Seed, plan: Plan) {
     context.spawn(async move { mailbox.read_mailbox(inbox).await });
     let time = core.clone();
     context.spawn(async move { time.keep_time().await });
-    match next_hop(&plan) {
-        Ok(next_hop) => {
-            context.spawn(next_hop.keep(core.clone()));
-        }
-        Err(error) => tracing::error!(error = format!("{error:#}"), "no next hop"),
-    }
+    let next_hop = next_hop(&plan, seed.resolvers.internal);
+    context.spawn(next_hop.keep(core.clone()));
     context.draining().await;
     core.drain();
     tokio::select! {
@@ -190,17 +205,16 @@ async fn run_core(context: CoreContext, seed: Seed, plan: Plan) {
     core.close_all();
 }
 
-fn make_core(context: &CoreContext, seed: &Seed, plan: &Plan) -> anyhow::Result<Core> {
-    let access = access(plan)?;
-    let index = u8::try_from(context.index()).context("a token has room for 256 cores")?;
+fn make_core(context: &CoreContext, seed: &Seed, plan: &Plan) -> Core {
+    let access = &plan.access;
     let proxy = Proxy::new(
         run::now(),
-        index,
+        seed.index,
         Arc::clone(&plan.settings),
         Arc::clone(&plan.tokens),
         Box::new(SystemRandom),
     );
-    let dns = SipResolver::new(plan.names.external.clone()).context("dns.external")?;
+    let dns = seed.resolvers.external.clone();
     let exit = Exit::external(&plan.config, &access.limits, Arc::clone(&plan.tls.partner));
     let verdicts = (context.index() == VERDICTS_CORE).then(|| {
         let federation = &access.federation;
@@ -212,27 +226,23 @@ fn make_core(context: &CoreContext, seed: &Seed, plan: &Plan) -> anyhow::Result<
         );
         Verdicts::new(authority, dns.clone())
     });
-    Ok(Core::new(
+    Core::new(
         context.clone(),
         proxy,
         seed.mailboxes.outbox.clone(),
         plan.observer.clone(),
         Partners::new(exit, dns),
         verdicts,
-    ))
+    )
 }
 
-fn next_hop(plan: &Plan) -> anyhow::Result<NextHop> {
-    let limits = &access(plan)?.limits;
-    Ok(NextHop {
+fn next_hop(plan: &Plan, dns: SipResolver) -> NextHop {
+    let tls = Arc::clone(&plan.tls.next_hop);
+    NextHop {
         config: Arc::clone(&plan.current),
-        exit: Exit::internal(&plan.config, limits, Arc::clone(&plan.tls.next_hop)),
-        dns: SipResolver::new(plan.names.internal.clone()).context("dns.internal")?,
-    })
-}
-
-fn access(plan: &Plan) -> anyhow::Result<&Access> {
-    plan.config.access.as_ref().context(NO_ACCESS)
+        exit: Exit::internal(&plan.config, &plan.access.limits, tls),
+        dns,
+    }
 }
 
 /// Without its file the run gets a number by lot: a token of an earlier run is then taken for one of

@@ -48,7 +48,7 @@ impl Service for AccessEdge {
     async fn start(config: Config, shared: &Shared) -> Result<Running<Config>, Fault> {
         let names = Names::of(&config);
         let at_start = AtStart::of(&config, Owner::Access);
-        let daemon = Daemon::start(Arc::new(config), names, shared)?;
+        let daemon = Daemon::start(Arc::new(config), &names, shared)?;
         let (cores, reloader) = daemon.into_parts();
         Ok(Running {
             cores,

@@ -54,7 +54,7 @@ impl Edge {
             metrics: Metrics::new("access"),
             readiness: Readiness::default(),
         };
-        let daemon = Daemon::start(Arc::new(config.clone()), settings, &shared).expect("started");
+        let daemon = Daemon::start(Arc::new(config.clone()), &settings, &shared).expect("started");
         let (cores, reloader) = daemon.into_parts();
         Self {
             pki,
