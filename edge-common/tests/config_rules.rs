@@ -346,6 +346,14 @@ const CASES: &[Case] = &[
         "[access.limits]\nconnections = 1000\nconnections_per_source = 1000\n[webconf]\n",
         "[access.limits]\nconnections = 1000\nconnections_per_source = «1001\n[webconf]\n",
     ),
+    added(
+        rule::REVOCATION_UNFETCHED,
+        SINGLE,
+        "[access.federation]\n",
+        "[access.federation]\nrevocation = \"off\"\n",
+        "[access.federation]\nrevocation = «\"soft\"\n",
+    ),
+    case(rule::REVOCATION_UNFETCHED, SCALED, "ca.pem\", revocation = \"off\"", "ca.pem\", revocation = «\"hard\""),
     case(rule::PARTNER_FQDN_OURS, SINGLE, "\"sip.northwind.test\"", "«\"sip.contoso.test\""),
     added(
         rule::LIMIT_SMALL,

@@ -406,6 +406,12 @@ rules! {
     LIMIT_LARGE = 515 Error, "A limit is too large to be one.",
         "What one peer may make the daemon hold has to stay small beside the memory of a host.",
         "Use at most the value named.";
+    REVOCATION_UNFETCHED = 516 Warning, "Partners' revocation lists are asked for, and none are fetched.",
+        "This version fetches no lists of public authorities. So \"hard\" refuses every partner, and \"soft\" lets every partner pass as \"off\" does.",
+        "Write revocation = \"off\", and block a partner whose key was stolen in access.federation.blocked.";
+    QUEUE_SMALL = 517 Error, "A queue is too small for the messages that go through it.",
+        "A message waits as a whole. One that is longer than the queue is refused, however fast its receiver reads.",
+        "Let client_queue hold head and client_body, and server_queue head and server_body.";
 
     POOL_ORDER = 601 Error, "The smallest pool is larger than the largest.",
         "Agents could not satisfy both.",

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::{Check, repeated};
-use crate::config::rule;
+use crate::config::{Revocation, rule};
 
 pub(super) fn apply(check: &mut Check<'_>) {
     serves_someone(check);
     partners(check);
     blocked(check);
+    revocation(check);
     name_in_a_domain(check);
 }
 
@@ -94,6 +95,29 @@ fn blocked(check: &mut Check<'_>) {
             key,
             format!("{domain} is a domain of this organisation"),
         );
+    }
+}
+
+/// The default says nothing; whoever typed a value expects something of it.
+fn revocation(check: &mut Check<'_>) {
+    let file = check.file;
+    let Some(access) = file.access.as_ref().filter(|_| file.federates()) else {
+        return;
+    };
+    let general = "access.federation.revocation".to_owned();
+    let own = access.federation.partners.iter().enumerate();
+    let own = own.filter_map(|(at, partner)| {
+        let key = format!("access.federation.partners[{at}].revocation");
+        partner.revocation.map(|value| (key, value))
+    });
+    let typed = (!check.is_blank(&general)).then_some((general, access.federation.revocation));
+    for (key, value) in typed.into_iter().chain(own) {
+        let message = match value {
+            Revocation::Off => continue,
+            Revocation::Soft => "no lists are fetched, so that every partner passes",
+            Revocation::Hard => "no lists are fetched, so that every partner is refused",
+        };
+        check.tell(rule::REVOCATION_UNFETCHED, key, message);
     }
 }
 
