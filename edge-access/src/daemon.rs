@@ -9,6 +9,7 @@ use edge_common::dns::{ResolverSettings, SipResolver};
 use edge_common::limit::HashKey;
 use edge_common::net::core_runtime::{CoreContext, Cores, core_count};
 use edge_common::net::mailbox::{Mailboxes, Outbox, mesh};
+use edge_common::observe::metrics::Metrics;
 use edge_common::partner_proof::Rules;
 use edge_common::random::{Random, SystemRandom};
 use edge_common::run::{self, Shared};
@@ -118,7 +119,9 @@ impl Daemon {
         let sockets = listener::bind(&config, &access.limits, &tls, key, count, metrics)?;
         let mailboxes = mesh(count, access.limits.mailbox);
         let outbox = mailboxes[VERDICTS_CORE].outbox.clone();
-        Observer::watch(metrics, &outbox);
+        outbox.show_in(metrics);
+        tls.show_in(metrics);
+        show_resolvers(&resolvers, metrics);
         let current = Arc::new(ArcSwap::new(Arc::clone(&config)));
         let plan = Plan {
             settings: Arc::new(settings),
@@ -203,6 +206,14 @@ async fn run_core(context: CoreContext, seed: Seed, plan: Plan) {
         () = context.stopping() => {}
     }
     core.close_all();
+}
+
+fn show_resolvers(resolvers: &[Resolvers], metrics: &Metrics) {
+    let side = |of: fn(&Resolvers) -> &SipResolver| -> Vec<_> {
+        resolvers.iter().map(of).cloned().collect()
+    };
+    SipResolver::show_in(&side(|of| &of.external), "external", metrics);
+    SipResolver::show_in(&side(|of| &of.internal), "internal", metrics);
 }
 
 fn make_core(context: &CoreContext, seed: &Seed, plan: &Plan) -> Core {

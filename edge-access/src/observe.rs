@@ -2,13 +2,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use edge_common::net::mailbox::Outbox;
 use edge_common::observe::http::Condition;
-use edge_common::observe::metrics::{Counter, Counters, Gauge, Metrics};
+use edge_common::observe::metrics::{Counter, Counters, Gauge, Gauges, Metrics};
 
-use crate::flow::Letter;
 use crate::proxy::token::Realm;
-use crate::proxy::{CloseReason, Event};
+use crate::proxy::{CloseReason, Event, Fill};
 
 /// The counters of the daemon; clones share them.
 #[derive(Clone, Debug)]
@@ -24,6 +22,32 @@ pub struct Observer {
     refused_peers: Counters<1>,
     next_hops: NextHops,
     flows: Gauge,
+    tables: [Gauges<1>; 4],
+    verdicts_known: Gauge,
+    verdicts_pending: Gauge,
+}
+
+/// How full the tables of one core are.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    waits: Gauge,
+    held_bytes: Gauge,
+    links: Gauge,
+    targets: Gauge,
+}
+
+impl Tables {
+    /// Takes in what they hold now.
+    pub fn set(&self, fill: Fill) {
+        set(&self.waits, fill.waits);
+        set(&self.held_bytes, fill.held_bytes);
+        set(&self.links, fill.links);
+        set(&self.targets, fill.targets);
+    }
+}
+
+fn set(gauge: &Gauge, value: usize) {
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
 }
 
 impl Observer {
@@ -81,28 +105,41 @@ impl Observer {
                 ready,
             },
             flows: metrics.gauge("flows", "SIP connections in the tables of the cores"),
+            tables: [
+                ("waits", "Things that messages wait for"),
+                ("held_bytes", "Bytes of the messages that wait"),
+                ("links", "Partners' edges that are connected, dialled or left alone"),
+                ("targets", "Domains whose edge is remembered"),
+            ]
+            .map(|(name, help)| metrics.gauges(name, help, ["core"])),
+            verdicts_known: metrics.gauge(
+                "verdict_domains",
+                "Domains whose federation record is remembered",
+            ),
+            verdicts_pending: metrics.gauge(
+                "verdict_domains_pending",
+                "Domains whose federation record is looked up",
+            ),
         }
     }
 
-    /// Shows how full the cores' mailboxes are.
-    pub fn watch(metrics: &Metrics, outbox: &Outbox<Letter>) {
-        let depth = metrics.gauges("mailbox_depth", "Messages that wait for a core", ["core"]);
-        let refused = metrics.gauges(
-            "mailbox_refused",
-            "Messages that a full mailbox gave back since the start",
-            ["core"],
-        );
-        for core in 0..outbox.cores() {
-            let name = core.to_string();
-            let figures = outbox.clone();
-            depth.watch([&name], move || {
-                figures.figures(core).map_or(0, |f| f.depth as i64)
-            });
-            let figures = outbox.clone();
-            refused.watch([&name], move || {
-                figures.figures(core).map_or(0, |f| f.refused as i64)
-            });
+    /// How full the tables of that core are.
+    #[must_use]
+    pub fn tables(&self, core: usize) -> Tables {
+        let core = core.to_string();
+        let [waits, held_bytes, links, targets] = &self.tables;
+        Tables {
+            waits: waits.with([&core]),
+            held_bytes: held_bytes.with([&core]),
+            links: links.with([&core]),
+            targets: targets.with([&core]),
         }
+    }
+
+    /// How many domains the owner of the verdicts remembers, and how many it looks up.
+    pub fn verdicts_held(&self, (known, pending): (usize, usize)) {
+        set(&self.verdicts_known, known);
+        set(&self.verdicts_pending, pending);
     }
 
     /// Counts and logs what the proxy tells.

@@ -56,6 +56,11 @@ impl Verdicts {
     }
 
     fn settle(&self, core: &Core) {
+        self.perform(core);
+        core.observer().verdicts_held(self.authority.borrow().len());
+    }
+
+    fn perform(&self, core: &Core) {
         loop {
             // The answer may lead to the next question, so the table is free while it is given.
             let output = self.authority.borrow_mut().poll_output();

@@ -6,10 +6,11 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use edge_common::cert::role::{Role, Wanted};
 use edge_common::cert::tls::{
-    ArrayTickets, CrlStore, PeerVerifier, Store, client_listener, dialer, mutual_listener,
+    ArrayTickets, CrlStore, PeerVerifier, Store, VerifyTally, client_listener, dialer, mutual_listener,
     system_clock,
 };
 use edge_common::config::{Access, Config};
+use edge_common::observe::metrics::Metrics;
 use edge_common::secret::Secrets;
 use edge_common::time::Now;
 use rustls::{ClientConfig, ServerConfig};
@@ -27,6 +28,15 @@ pub struct Tls {
     pub partner: Arc<ArcSwap<ClientConfig>>,
     /// For connections to the next hop.
     pub next_hop: Arc<ArcSwap<ClientConfig>>,
+    /// What was let pass at their doors.
+    tallies: Tallies,
+}
+
+/// Peers whose revocation state was not certain, over all configurations that were read.
+#[derive(Clone, Debug, Default)]
+struct Tallies {
+    partners: Arc<VerifyTally>,
+    inside: Arc<VerifyTally>,
 }
 
 struct Made {
@@ -45,14 +55,22 @@ impl Tls {
         access: &Access,
         secrets: &Secrets,
     ) -> anyhow::Result<Self> {
-        let made = make(now, config, access, secrets)?;
+        let tallies = Tallies::default();
+        let made = make(now, config, access, secrets, &tallies)?;
         Ok(Self {
             client: Arc::new(ArcSwap::new(made.client)),
             federation: Arc::new(ArcSwap::new(made.federation)),
             internal: Arc::new(ArcSwap::new(made.internal)),
             partner: Arc::new(ArcSwap::new(made.partner)),
             next_hop: Arc::new(ArcSwap::new(made.next_hop)),
+            tallies,
         })
+    }
+
+    /// Shows what was let pass.
+    pub fn show_in(&self, metrics: &Metrics) {
+        self.tallies.partners.show_in("partners", metrics);
+        self.tallies.inside.show_in("inside", metrics);
     }
 
     /// Loads everything anew for the connections to come. On an error all of it stays as it was.
@@ -63,7 +81,7 @@ impl Tls {
         access: &Access,
         secrets: &Secrets,
     ) -> anyhow::Result<()> {
-        let made = make(now, config, access, secrets)?;
+        let made = make(now, config, access, secrets, &self.tallies)?;
         self.client.store(made.client);
         self.federation.store(made.federation);
         self.internal.store(made.internal);
@@ -73,7 +91,13 @@ impl Tls {
     }
 }
 
-fn make(now: Now, config: &Config, access: &Access, secrets: &Secrets) -> anyhow::Result<Made> {
+fn make(
+    now: Now,
+    config: &Config,
+    access: &Access,
+    secrets: &Secrets,
+    tallies: &Tallies,
+) -> anyhow::Result<Made> {
     let load = |files, role| {
         let wanted = Wanted::of(config, role).unwrap_or_else(Wanted::nothing);
         let (store, problems) = Store::load(files, wanted, now.unix)?;
@@ -86,10 +110,12 @@ fn make(now: Now, config: &Config, access: &Access, secrets: &Secrets) -> anyhow
         load(&access.certificates, Role::AccessExternal).context("access.certificates")?;
     let internal =
         load(&config.internal.certificates, Role::Internal).context("internal.certificates")?;
-    let inside = PeerVerifier::inside(&config.internal).context("internal.ca")?;
+    let inside = PeerVerifier::inside(&config.internal).context("internal.ca")?
+        .counted_in(&tallies.inside);
     // Lists of public authorities are not fetched yet; what `revocation = "hard"` then refuses is right.
     let partners = PeerVerifier::federation(&access.federation, CrlStore::empty())
-        .context("access.federation.trust_roots")?;
+        .context("access.federation.trust_roots")?
+        .counted_in(&tallies.partners);
     let tickets = ArrayTickets::new(secrets, system_clock());
     Ok(Made {
         client: client_listener(Arc::clone(&external), tickets),

@@ -82,13 +82,19 @@ fn users_of_both_cores_sign_in_call_and_hang_up() {
         assert_eq!(status(&director.receive()), "200 OK");
 
         let routes = format!("Route: {}", values(&invite, "Record-Route").join(", "));
-        client.send(request(
+        let bye = request(
             "BYE",
             "sip:alice@10.1.0.20",
             "bob@contoso.test",
             "alice@contoso.test",
             &[&routes],
-        ));
+        );
+        let of_dialog = |text: String, header: &str, value: &str| {
+            let own = format!("{header}: {}\r\n", values(&text, header)[0]);
+            text.replacen(&own, &format!("{header}: {value}\r\n"), 1)
+        };
+        let bye = of_dialog(bye, "Call-ID", values(&invite, "Call-ID")[0]);
+        client.send(of_dialog(bye, "To", values(&invite, "From")[0]));
         let bye = next_hop.receive();
         assert!(
             bye.starts_with("BYE ") && values(&bye, "Route").is_empty(),
@@ -98,6 +104,17 @@ fn users_of_both_cores_sign_in_call_and_hang_up() {
         assert_eq!(status(&client.receive()), "200 OK");
     }
     assert!(edge.metric("edge_access_connections_accepted_total{listener=\"client\"}") >= 2);
+    for shown in [
+        "edge_access_dns_answered_total{side=\"external\"}",
+        "edge_access_dns_faults_total{side=\"internal\",reason=\"timeout\"}",
+        "edge_access_revocation_passed_total{peers=\"partners\",reason=\"unknown\"}",
+        "edge_access_waits{core=\"1\"}",
+        "edge_access_links{core=\"0\"}",
+        "edge_access_verdict_domains",
+        "edge_access_mailbox_messages{core=\"0\"}",
+    ] {
+        assert!(edge.shared.metrics.text().contains(shown), "{shown}");
+    }
     assert_eq!(
         edge.metric("edge_access_connections_accepted_total{listener=\"internal\"}"),
         1

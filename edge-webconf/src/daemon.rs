@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest;
 use edge_common::cert::role::{Role, Wanted};
-use edge_common::cert::tls::{self, ArrayTickets, PeerVerifier, Store};
+use edge_common::cert::tls::{self, ArrayTickets, PeerVerifier, Store, VerifyTally};
 use edge_common::config::finding::Finding;
 use edge_common::config::{AtStart, CertificateFiles, Config, Webconf};
 use edge_common::limit::{HashKey, Rate};
@@ -64,6 +64,7 @@ impl Service for EdgeWebconf {
         let webconf = configured(&config)?;
         let at_start = AtStart::of(&config, ports::Service::Webconf);
         let tls = Listening::new(&config, webconf)?;
+        tls.agents_passed.show_in("inside", &shared.metrics);
         let cores = core_count(config.runtime.cores);
         let (inputs, commands) = (
             mailbox::mesh::<Input>(1, INPUTS),
@@ -129,19 +130,24 @@ fn split(mesh: Vec<Mailboxes<Input>>) -> (Outbox<Input>, Inbox<Input>) {
 struct Listening {
     client: Arc<ArcSwap<ServerConfig>>,
     agent: Arc<ArcSwap<ServerConfig>>,
+    /// Agents that were let in although their revocation state was not certain.
+    agents_passed: Arc<VerifyTally>,
 }
 
 impl Listening {
     fn new(config: &Config, webconf: &Webconf) -> Result<Self, Fault> {
+        let agents_passed = Arc::default();
         Ok(Self {
             client: Arc::new(ArcSwap::new(client_tls(config, webconf)?)),
-            agent: Arc::new(ArcSwap::new(agent_tls(config)?)),
+            agent: Arc::new(ArcSwap::new(agent_tls(config, &agents_passed)?)),
+            agents_passed,
         })
     }
 
     /// Both or none of them.
     fn reload(&self, config: &Config, webconf: &Webconf) -> Result<(), Fault> {
-        let (client, agent) = (client_tls(config, webconf)?, agent_tls(config)?);
+        let client = client_tls(config, webconf)?;
+        let agent = agent_tls(config, &self.agents_passed)?;
         self.client.store(client);
         self.agent.store(agent);
         Ok(())
@@ -155,9 +161,9 @@ fn client_tls(config: &Config, webconf: &Webconf) -> Result<Arc<ServerConfig>, F
     Ok(tls::client_listener(store, tickets))
 }
 
-fn agent_tls(config: &Config) -> Result<Arc<ServerConfig>, Fault> {
+fn agent_tls(config: &Config, passed: &Arc<VerifyTally>) -> Result<Arc<ServerConfig>, Fault> {
     let store = certificates(config, &config.internal.certificates, Role::Internal)?;
-    let verifier = PeerVerifier::inside(&config.internal)?;
+    let verifier = PeerVerifier::inside(&config.internal)?.counted_in(passed);
     let alpn = [ALPN_CONTROL, ALPN_DATA];
     Ok(tls::mutual_listener(store, verifier, &alpn))
 }

@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 
 use self::table::Streams;
 use crate::connector::Partners;
-use crate::observe::Observer;
+use crate::observe::{Observer, Tables};
 use crate::proxy::federation::{Answer, Question, Resolved};
 use crate::proxy::flow::Peer;
 use crate::proxy::refusal::Refusal;
@@ -61,6 +61,7 @@ struct Inner {
     streams: RefCell<Streams>,
     outbox: Outbox<Letter>,
     observer: Observer,
+    tables: Tables,
     partners: Partners,
     /// On the core that owns them.
     verdicts: Option<Verdicts>,
@@ -88,8 +89,10 @@ impl Core {
         partners: Partners,
         verdicts: Option<Verdicts>,
     ) -> Self {
+        let tables = observer.tables(context.index());
         Self(Rc::new(Inner {
             context,
+            tables,
             proxy: RefCell::new(proxy),
             streams: RefCell::default(),
             outbox,
@@ -335,11 +338,13 @@ impl Core {
             }
             let idle = !proxy.has_output();
             let wake = proxy.poll_timeout();
+            let fill = proxy.fill();
             drop(proxy);
             for question in questions {
                 self.ask(question);
             }
             if idle {
+                self.0.tables.set(fill);
                 self.rearm(wake);
                 return;
             }

@@ -87,6 +87,19 @@ pub struct Proxy {
     edits: Edits,
 }
 
+/// How full the tables of a [`Proxy`] are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fill {
+    /// Things that messages wait for.
+    pub waits: usize,
+    /// Bytes of those messages.
+    pub held_bytes: usize,
+    /// Partners' edges that are connected, dialled or left alone.
+    pub links: usize,
+    /// Domains whose edge is remembered.
+    pub targets: usize,
+}
+
 #[derive(Debug)]
 enum Item {
     Transmit { flow: FlowKey, bytes: Range<usize> },
@@ -341,6 +354,17 @@ impl Proxy {
         self.flows
             .iter()
             .any(|flow| flow.peer.realm() != Realm::Inside)
+    }
+
+    /// How full the tables are that the network fills.
+    #[must_use]
+    pub fn fill(&self) -> Fill {
+        Fill {
+            waits: self.waits.len(),
+            held_bytes: self.held_bytes,
+            links: self.links.len(),
+            targets: self.targets.len(),
+        }
     }
 
     /// Connections at present.

@@ -23,7 +23,7 @@ pub use super::revocation::CrlStore;
 pub use super::store::Store;
 pub use super::tickets::ArrayTickets;
 pub use super::trust::TrustStore;
-pub use super::verify::{PeerPolicy, PeerVerifier};
+pub use super::verify::{PeerPolicy, PeerVerifier, VerifyTally};
 use crate::run;
 
 /// For clients that show no certificate: port 443 of each service.

@@ -29,6 +29,7 @@ use super::tls;
 use super::trust::{Roots, TrustStore};
 use crate::config::{ClientEku, Federation, Internal, Revocation};
 use crate::host_name::HostName;
+use crate::observe::metrics::Metrics;
 
 /// What is asked of a peer beyond a good chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub struct PeerVerifier {
     crls: Arc<CrlStore>,
     /// Left empty: peers choose well without, and all public CAs by name would be sent with every handshake.
     hints: Vec<DistinguishedName>,
-    tally: VerifyTally,
+    tally: Arc<VerifyTally>,
 }
 
 /// Peers that were let in although their revocation state was not certain; counted since the start.
@@ -59,6 +60,25 @@ pub struct VerifyTally {
     pub revocation_stale: AtomicU64,
 }
 
+impl VerifyTally {
+    /// Shows it; `peers` says whose verifier it is.
+    pub fn show_in(self: &Arc<Self>, peers: &str, metrics: &Metrics) {
+        let passed = metrics.counters(
+            "revocation_passed",
+            "Peers let in although their revocation state was not certain",
+            ["peers", "reason"],
+        );
+        let tally = Arc::clone(self);
+        passed.watch([peers, "unknown"], move || {
+            tally.revocation_unknown.load(Ordering::Relaxed)
+        });
+        let tally = Arc::clone(self);
+        passed.watch([peers, "stale"], move || {
+            tally.revocation_stale.load(Ordering::Relaxed)
+        });
+    }
+}
+
 impl PeerVerifier {
     /// Puts the parts together.
     #[must_use]
@@ -68,7 +88,7 @@ impl PeerVerifier {
             policy,
             crls,
             hints: Vec::new(),
-            tally: VerifyTally::default(),
+            tally: Arc::default(),
         })
     }
 
@@ -97,9 +117,19 @@ impl PeerVerifier {
         Ok(Self::new(TrustStore::federation(config)?, policy, crls))
     }
 
+    /// Counts in `tally`, which outlives it: a verifier is made anew when the configuration is read again. Only one that
+    /// nobody has yet can be changed.
+    #[must_use]
+    pub fn counted_in(mut self: Arc<Self>, tally: &Arc<VerifyTally>) -> Arc<Self> {
+        if let Some(own) = Arc::get_mut(&mut self) {
+            own.tally = Arc::clone(tally);
+        }
+        self
+    }
+
     /// What was let pass.
     #[must_use]
-    pub const fn tally(&self) -> &VerifyTally {
+    pub fn tally(&self) -> &VerifyTally {
         &self.tally
     }
 

@@ -40,6 +40,7 @@ use self::question::Asker;
 use crate::config::Config;
 use crate::host_name::HostName;
 use crate::random::SystemRandom;
+use crate::observe::metrics::Metrics;
 use crate::run;
 use crate::srv::{self, SrvAnswer};
 
@@ -137,6 +138,16 @@ impl DnsFault {
             Self::Aliases => "aliases",
         }
     }
+
+    /// All labels, for a metric that shows each from the start.
+    pub const LABELS: [&str; 6] = [
+        "timeout",
+        "failed",
+        "busy",
+        "no_address",
+        "refused_address",
+        "aliases",
+    ];
 
     const fn cached_for(&self) -> Duration {
         match self {
@@ -294,6 +305,43 @@ impl SipResolver {
             cached: state.cache.len(),
             pending: state.flights.len(),
             ..state.tally.clone()
+        }
+    }
+
+    /// Shows the sum of the tallies of all `resolvers` of one side of the host, which are those of its cores.
+    pub fn show_in(resolvers: &[Self], side: &str, metrics: &Metrics) {
+        let resolvers: Arc<[Self]> = resolvers.into();
+        let sum = |read: fn(&ResolverTally) -> u64| {
+            let resolvers = Arc::clone(&resolvers);
+            move || resolvers.iter().map(|resolver| read(&resolver.tally())).sum()
+        };
+        let gauge = |read: fn(&ResolverTally) -> u64| {
+            let sum: Box<dyn Fn() -> u64 + Send + Sync> = Box::new(sum(read));
+            move || i64::try_from(sum()).unwrap_or(i64::MAX)
+        };
+        metrics
+            .gauges("dns_cached", "Answers that are remembered", ["side"])
+            .watch([side], gauge(|tally| tally.cached as u64));
+        metrics
+            .gauges("dns_pending", "Questions under way or waiting", ["side"])
+            .watch([side], gauge(|tally| tally.pending as u64));
+        metrics
+            .counters("dns_hits", "Questions that the cache answered", ["side"])
+            .watch([side], sum(|tally| tally.hits));
+        metrics
+            .counters("dns_answered", "Questions that a name server answered", ["side"])
+            .watch([side], sum(|tally| tally.answered));
+        let faults = metrics.counters(
+            "dns_faults",
+            "Questions that were not answered",
+            ["side", "reason"],
+        );
+        for label in DnsFault::LABELS {
+            let resolvers = Arc::clone(&resolvers);
+            faults.watch([side, label], move || {
+                let count = |resolver: &Self| resolver.tally().faults.get(label).copied();
+                resolvers.iter().filter_map(count).sum()
+            });
         }
     }
 
