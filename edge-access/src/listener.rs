@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use edge_common::config::{AccessLimits, Config, Internal};
 use edge_common::host_name::HostName;
-use edge_common::limit::{HashKey, Rate};
+use edge_common::limit::{Cap, HashKey, Rate};
 use edge_common::net::accept::{self, Door, Gate, GateLimits, Security};
 use edge_common::net::bind::{Bind, BindError, TcpOptions};
 use edge_common::net::stream::Stream;
@@ -75,9 +75,12 @@ pub fn bind(
 ) -> Result<Vec<Vec<Listening>>, BindError> {
     let mut bound: Vec<Vec<Listening>> = (0..cores).map(|_| Vec::new()).collect();
     let listeners = config.listeners();
+    // What is open at once is open by whatever way it came in.
+    let all = Cap::new("access.limits.connections", limits.connections);
     for entrance in Entrance::ALL {
         let purpose = entrance.purpose();
-        let gate = Gate::new(
+        let gate = Gate::within(
+            &all,
             entrance.label(),
             gate_limits(entrance, limits),
             key,

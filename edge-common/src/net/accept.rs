@@ -68,6 +68,8 @@ impl Default for GateLimits {
 #[derive(Debug)]
 struct GateState {
     connections: Cap,
+    /// Over all gates of the daemon.
+    all: Cap,
     sources: SourceCap,
     rate: SourceRate,
     handshakes: Cap,
@@ -159,6 +161,20 @@ impl Gate {
         now: Now,
         metrics: &Metrics,
     ) -> Self {
+        let all = Cap::new("connections", limits.connections);
+        Self::within(&all, listener, limits, key, now, metrics)
+    }
+
+    /// One of several gates that have the cap of all connections in common.
+    #[must_use]
+    pub fn within(
+        all: &Cap,
+        listener: &'static str,
+        limits: GateLimits,
+        key: HashKey,
+        now: Now,
+        metrics: &Metrics,
+    ) -> Self {
         // Four slots for each source that there can be: see `SourceCap::new`.
         let slots = limits.connections.saturating_mul(4);
         let connections = Cap::new("connections", limits.connections);
@@ -173,6 +189,7 @@ impl Gate {
         );
         Self(Arc::new(GateState {
             connections,
+            all: all.clone(),
             sources: SourceCap::new(key, slots, limits.per_source),
             rate: SourceRate::new(key, slots, limits.source_rate, now),
             handshakes: Cap::new("handshakes", limits.handshakes),
@@ -219,10 +236,11 @@ impl Gate {
             .add(1);
     }
 
-    fn enter(&self) -> Result<(Permit, Permit), Refused> {
-        let connection = self.0.connections.enter().ok_or(Refused::Connections)?;
+    fn enter(&self) -> Result<([Permit; 2], Permit), Refused> {
+        let all = self.0.all.enter().ok_or(Refused::Connections)?;
+        let own = self.0.connections.enter().ok_or(Refused::Connections)?;
         let handshake = self.0.handshakes.enter().ok_or(Refused::Handshakes)?;
-        Ok((connection, handshake))
+        Ok(([all, own], handshake))
     }
 
     fn enter_source(&self, now: Now, remote: IpAddr) -> Result<SourcePermits, Refused> {
@@ -324,7 +342,7 @@ impl Visitor {
             door.tcp.apply(&tcp).map_err(|_| Refused::Socket)?;
             Ok((permits, source))
         });
-        let ((connection, handshake), source) = match entered {
+        let ((connections, handshake), source) = match entered {
             Ok(entered) => entered,
             Err(why) => {
                 reset(&tcp);
@@ -332,7 +350,7 @@ impl Visitor {
             }
         };
         let stream = Stream::new(core, tcp, remote, door.stream);
-        stream.hold(connection);
+        stream.hold(connections);
         let source_handshake = source.map(|source| {
             stream.hold(source.connection);
             source.handshake
@@ -836,6 +854,21 @@ mod tests {
             stream: StreamOptions::default(),
             tcp: TcpOptions::default(),
         }
+    }
+
+    #[test]
+    fn gates_within_one_cap_let_in_no_more_than_it_together() {
+        let (metrics, all) = (Metrics::new("test"), Cap::new("connections", 3));
+        let limits = GateLimits::default();
+        let now = crate::run::now();
+        let [client, inside] = ["client", "inside"]
+            .map(|name| Gate::within(&all, name, limits, [1; 16], now, &metrics));
+        let first = client.enter().expect("room");
+        let _others = (client.enter().expect("room"), inside.enter().expect("room"));
+        assert_eq!(inside.enter().err(), Some(Refused::Connections));
+        drop(first);
+        assert!(inside.enter().is_ok());
+        assert_eq!((client.connections(), inside.connections()), (1, 1));
     }
 
     fn gate(limits: GateLimits, metrics: &Metrics) -> Gate {
