@@ -108,7 +108,10 @@ impl Observer {
             tables: [
                 ("waits", "Things that messages wait for"),
                 ("held_bytes", "Bytes of the messages that wait"),
-                ("links", "Partners' edges that are connected, dialled or left alone"),
+                (
+                    "links",
+                    "Partners' edges that are connected, dialled or left alone",
+                ),
                 ("targets", "Domains whose edge is remembered"),
             ]
             .map(|(name, help)| metrics.gauges(name, help, ["core"])),

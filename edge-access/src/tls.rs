@@ -6,8 +6,8 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use edge_common::cert::role::{Role, Wanted};
 use edge_common::cert::tls::{
-    ArrayTickets, CrlStore, PeerVerifier, Store, VerifyTally, client_listener, dialer, mutual_listener,
-    system_clock,
+    ArrayTickets, CrlStore, PeerVerifier, Store, VerifyTally, client_listener, dialer,
+    mutual_listener, system_clock,
 };
 use edge_common::config::{Access, Config};
 use edge_common::observe::metrics::Metrics;
@@ -110,7 +110,8 @@ fn make(
         load(&access.certificates, Role::AccessExternal).context("access.certificates")?;
     let internal =
         load(&config.internal.certificates, Role::Internal).context("internal.certificates")?;
-    let inside = PeerVerifier::inside(&config.internal).context("internal.ca")?
+    let inside = PeerVerifier::inside(&config.internal)
+        .context("internal.ca")?
         .counted_in(&tallies.inside);
     // Lists of public authorities are not fetched yet; what `revocation = "hard"` then refuses is right.
     let partners = PeerVerifier::federation(&access.federation, CrlStore::empty())

@@ -354,6 +354,13 @@ const CASES: &[Case] = &[
         "[access.federation]\nrevocation = «\"soft\"\n",
     ),
     case(rule::REVOCATION_UNFETCHED, SCALED, "ca.pem\", revocation = \"off\"", "ca.pem\", revocation = «\"hard\""),
+    added(
+        rule::QUEUE_SMALL,
+        SINGLE,
+        "[webconf]\n",
+        "[access.limits]\nclient_queue = \"192 KiB\"\n[webconf]\n",
+        "[access.limits]\nclient_queue = «\"191 KiB\"\n[webconf]\n",
+    ),
     case(rule::PARTNER_FQDN_OURS, SINGLE, "\"sip.northwind.test\"", "«\"sip.contoso.test\""),
     added(
         rule::LIMIT_SMALL,
@@ -366,8 +373,8 @@ const CASES: &[Case] = &[
         rule::LIMIT_LARGE,
         SINGLE,
         "[webconf]\n",
-        "[access.limits]\nhead = \"1 MiB\"\n[webconf]\n",
-        "[access.limits]\nhead = «\"2 MiB\"\n[webconf]\n",
+        "[access.limits]\nclient_queue = \"4 MiB\"\nhead = \"1 MiB\"\n[webconf]\n",
+        "[access.limits]\nclient_queue = \"4 MiB\"\nhead = «\"2 MiB\"\n[webconf]\n",
     ),
     // Conferences.
     added(

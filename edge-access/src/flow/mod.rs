@@ -74,6 +74,7 @@ struct Inner {
 #[derive(Default)]
 struct Later {
     stalled: Vec<FlowKey>,
+    too_long: Vec<Vec<u8>>,
     undelivered: Vec<Parcel>,
     answers: Vec<(Question, Answer)>,
 }
@@ -330,6 +331,9 @@ impl Core {
                 proxy.handle_closed(key);
                 self.drop_stream(key, "queue_full");
             }
+            for bytes in later.too_long.drain(..) {
+                proxy.handle_too_long(now, &bytes);
+            }
             for parcel in later.undelivered.drain(..) {
                 proxy.handle_undelivered(now, &parcel);
             }
@@ -391,15 +395,22 @@ impl Core {
 
     fn transmit(&self, flow: FlowKey, bytes: &[u8], later: &mut Later) {
         let streams = self.0.streams.borrow();
-        let queued = streams.get(flow).map(|stream| stream.queue(bytes));
-        match queued {
-            Some(Ok(())) => {}
+        let Some(stream) = streams.get(flow) else {
+            self.0.observer.dropped("connection_gone");
+            return;
+        };
+        match stream.queue(bytes) {
+            Ok(()) => {}
+            // Not the reader is slow: the message takes more than half of the queue, or would never fit.
+            Err(QueueError::Full) if stream.queued() <= bytes.len() => {
+                later.too_long.push(bytes.to_vec());
+            }
             // Whoever reads so slowly holds up nobody but himself.
-            Some(Err(QueueError::Full)) => {
+            Err(QueueError::Full) => {
                 self.0.observer.dropped("queue_full");
                 later.stalled.push(flow);
             }
-            Some(Err(QueueError::Closed)) | None => self.0.observer.dropped("connection_gone"),
+            Err(QueueError::Closed) => self.0.observer.dropped("connection_gone"),
         }
     }
 

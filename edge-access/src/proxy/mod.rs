@@ -55,6 +55,7 @@ use federation::Answer;
 use flow::{Flow, Flows, Peer, Standing};
 pub use output::{CloseReason, Event, Output, Parcel, ParcelKind, ResponseNote};
 use refusal::{Drop, Refusal};
+use request::Request;
 use settings::{Settings, newcomer};
 use token::{FlowKey, FlowRef, Realm, Tokens};
 use wait::{Link, Wait, Waiting};
@@ -277,6 +278,15 @@ impl Proxy {
         }
     }
 
+    /// A message did not fit the queue of its connection, which stands and is read well: the message is too long for it.
+    pub fn handle_too_long(&mut self, now: Now, bytes: &[u8]) {
+        if bytes.starts_with(b"SIP/") {
+            self.event(Event::Dropped(Drop::ResponseTooLong));
+        } else {
+            self.bounce(now, bytes, Refusal::TooLong);
+        }
+    }
+
     /// No new work is taken on from here.
     pub const fn handle_drain(&mut self) {
         self.draining = true;
@@ -391,9 +401,16 @@ impl Proxy {
         let Ok(message) = Message::parse(request, &mut index) else {
             return;
         };
-        let Some(response) = self.compose(&message, Realm::Inside, refusal) else {
+        if let Some(drop) = Request::is_unanswered(&message) {
+            self.event(Event::Dropped(drop));
+            return;
+        }
+        let asked_by = self.top_token(&message).map(|token| token.realm);
+        let realm = asked_by.unwrap_or(Realm::Inside);
+        let Some(response) = self.compose(&message, realm, refusal) else {
             return;
         };
+        self.event(Event::Answered(realm, refusal));
         let mut index = Index::new(self.settings.limits.headers + EDITED_HEADERS);
         if let Ok(message) = Message::parse(&response, &mut index) {
             self.pass_own(now, &message);

@@ -76,6 +76,8 @@ pub enum Refusal {
     PartnerUntrusted,
     /// A queue on the way was full.
     Overload,
+    /// The message does not fit the queue of its receiver.
+    TooLong,
 }
 
 /// Diagnostics of MS-OCER: the number and its short reason.
@@ -118,6 +120,7 @@ impl Refusal {
             | Self::PartnerTls
             | Self::PartnerUntrusted => (504, "Server time-out"),
             Self::Version => (505, "Version Not Supported"),
+            Self::TooLong => (513, "Message Too Large"),
         }
     }
 
@@ -170,7 +173,8 @@ impl Refusal {
             | Self::Loop
             | Self::Extension
             | Self::HopLocal
-            | Self::Newcomer => None,
+            | Self::Newcomer
+            | Self::TooLong => None,
         }
     }
 
@@ -228,6 +232,7 @@ impl Refusal {
             Self::PartnerTls => "partner_tls",
             Self::PartnerUntrusted => "partner_untrusted",
             Self::Overload => "overload",
+            Self::TooLong => "too_long",
         }
     }
 }
@@ -253,6 +258,8 @@ pub enum Drop {
     Benotify,
     /// The connection of a message that had to wait is gone.
     SenderGone,
+    /// A response that does not fit the queue of its receiver.
+    ResponseTooLong,
 }
 
 impl Drop {
@@ -269,6 +276,7 @@ impl Drop {
             Self::AckOfRefusal => "ack_of_refusal",
             Self::Benotify => "benotify_refused",
             Self::SenderGone => "sender_gone",
+            Self::ResponseTooLong => "response_too_long",
         }
     }
 }

@@ -57,7 +57,7 @@ impl Proxy {
         edited
     }
 
-    fn top_token(&self, message: &Message<'_>) -> Option<BranchToken> {
+    pub(super) fn top_token(&self, message: &Message<'_>) -> Option<BranchToken> {
         let top = message.list(Name::Via).next()?;
         let via = Via::parse(top.text()).ok()?;
         self.tokens.open_branch(via.branch()?)

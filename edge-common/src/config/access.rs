@@ -87,11 +87,11 @@ pub struct AccessLimits {
     #[serde(with = "units::size")]
     #[schemars(with = "schema_text::Size")]
     pub server_body: usize,
-    /// Bytes waiting for one client to read them.
+    /// Bytes waiting for one client to read them; a longer message is refused, also one from inside.
     #[serde(with = "units::size")]
     #[schemars(with = "schema_text::Size")]
     pub client_queue: usize,
-    /// Bytes waiting for one server to read them.
+    /// Bytes waiting for one server to read them; a longer message is refused.
     #[serde(with = "units::size")]
     #[schemars(with = "schema_text::Size")]
     pub server_queue: usize,
@@ -113,7 +113,7 @@ impl Default for AccessLimits {
             client_body: 128 * units::KIB,
             server_body: 5000 * units::KIB,
             client_queue: 256 * units::KIB,
-            server_queue: 4 * units::MIB,
+            server_queue: 8 * units::MIB,
             mailbox: 4096,
         }
     }

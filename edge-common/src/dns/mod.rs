@@ -39,8 +39,8 @@ use self::guard::AddressRules;
 use self::question::Asker;
 use crate::config::Config;
 use crate::host_name::HostName;
-use crate::random::SystemRandom;
 use crate::observe::metrics::Metrics;
+use crate::random::SystemRandom;
 use crate::run;
 use crate::srv::{self, SrvAnswer};
 
@@ -313,7 +313,12 @@ impl SipResolver {
         let resolvers: Arc<[Self]> = resolvers.into();
         let sum = |read: fn(&ResolverTally) -> u64| {
             let resolvers = Arc::clone(&resolvers);
-            move || resolvers.iter().map(|resolver| read(&resolver.tally())).sum()
+            move || {
+                resolvers
+                    .iter()
+                    .map(|resolver| read(&resolver.tally()))
+                    .sum()
+            }
         };
         let gauge = |read: fn(&ResolverTally) -> u64| {
             let sum: Box<dyn Fn() -> u64 + Send + Sync> = Box::new(sum(read));
@@ -329,7 +334,11 @@ impl SipResolver {
             .counters("dns_hits", "Questions that the cache answered", ["side"])
             .watch([side], sum(|tally| tally.hits));
         metrics
-            .counters("dns_answered", "Questions that a name server answered", ["side"])
+            .counters(
+                "dns_answered",
+                "Questions that a name server answered",
+                ["side"],
+            )
             .watch([side], sum(|tally| tally.answered));
         let faults = metrics.counters(
             "dns_faults",

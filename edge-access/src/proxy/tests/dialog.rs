@@ -452,3 +452,31 @@ fn while_draining_dialogs_go_on_and_new_ones_go_elsewhere() {
     );
     assert!(world.sent(director).is_some());
 }
+
+#[test]
+fn a_message_too_long_for_its_client_is_refused_towards_its_sender() {
+    let mut world = World::new();
+    let (director, client) = (world.next_hop(0), world.client(0));
+    let path = path_of(&mut world, director, client);
+    world.receive(director, invite(&path));
+    let outside = world.sent(client).expect("forwarded");
+    world.cores[0].handle_too_long(world.now, outside.as_bytes());
+    world.drain();
+    let answer = world.sent(director).expect("an answer");
+    assert!(
+        answer.starts_with("SIP/2.0 513 Message Too Large\r\n"),
+        "{answer}"
+    );
+    assert_eq!(
+        values(&answer, "Via"),
+        ["SIP/2.0/TLS 10.10.0.50:5061;branch=z9hG4bKdir"]
+    );
+    let long = response(&outside, "200 OK", &[]);
+    world.cores[0].handle_too_long(world.now, long.as_bytes());
+    world.drain();
+    assert_eq!(world.sent(director), None);
+    assert!(world.events.contains(&Event::Dropped(
+        crate::proxy::refusal::Drop::ResponseTooLong
+    )));
+    assert!(world.closed.is_empty(), "the connection stands");
+}

@@ -7,6 +7,7 @@ use crate::config::units::{KIB, MIB, size_text};
 pub(super) fn apply(check: &mut Check<'_>) {
     parts(check);
     sizes(check);
+    queues(check);
     pools(check);
 }
 
@@ -105,6 +106,29 @@ fn sizes(check: &mut Check<'_>) {
                 rule::LIMIT_LARGE,
                 key,
                 format!("{} is more than {}", size_text(size), size_text(most)),
+            );
+        }
+    }
+}
+
+/// A queue takes a message as a whole or not at all.
+fn queues(check: &mut Check<'_>) {
+    let Some(limits) = check.file.access.as_ref().map(|access| &access.limits) else {
+        return;
+    };
+    let (head, client, server) = (limits.head, limits.client_body, limits.server_body);
+    let queues = [
+        ("client_queue", limits.client_queue, "client_body", client),
+        ("server_queue", limits.server_queue, "server_body", server),
+    ];
+    for (key, queue, body_key, body) in queues {
+        let message = head.saturating_add(body);
+        if queue < message {
+            let (queue, message) = (size_text(queue), size_text(message));
+            check.tell(
+                rule::QUEUE_SMALL,
+                format!("access.limits.{key}"),
+                format!("{queue} is less than head and {body_key}, {message}"),
             );
         }
     }
