@@ -258,6 +258,8 @@ fn restrictions(sandbox: &Sandbox) -> String {
     };
     format!(
         "Restart=on-failure\n\
+         # A wrong configuration does not become right by trying again\n\
+         RestartPreventExitStatus=78\n\
          RestartSec=1\n\
          TimeoutStopSec={}\n\
          LimitNOFILE={}\n\
