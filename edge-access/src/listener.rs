@@ -163,15 +163,20 @@ fn gate_limits(entrance: Entrance, limits: &AccessLimits) -> GateLimits {
     let common = GateLimits {
         connections: limits.connections,
         per_source: u32::try_from(limits.connections_per_source).unwrap_or(u32::MAX),
-        ..GateLimits::default()
+        source_rate: Rate {
+            per_second: limits.connections_per_second_per_source,
+            burst: limits.connections_burst_per_source,
+        },
+        handshakes: limits.handshakes,
+        handshakes_per_source: u32::try_from(limits.handshakes_per_source).unwrap_or(u32::MAX),
     };
     match entrance {
         Entrance::Client | Entrance::Federation => common,
         // A few servers, all of them ours; only a mistake makes them come this fast.
         Entrance::Internal => GateLimits {
             source_rate: Rate {
-                per_second: 200,
-                burst: 1000,
+                per_second: common.source_rate.per_second.saturating_mul(4),
+                burst: common.source_rate.burst.saturating_mul(4),
             },
             ..common
         },

@@ -7,6 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use edge_common::config::AvLimits;
+use edge_common::limit::Rate;
 use edge_common::net::accept::{self, Door, Gate, GateLimits, Security};
 use edge_common::net::bind::{BindError, TcpOptions};
 use edge_common::net::core_runtime::{CoreContext, Cores, core_count};
@@ -39,13 +41,20 @@ impl Parts {
             seed.mailboxes.outbox.show_in(metrics);
         }
         let gate = |name, limits| Gate::new(name, limits, hash_key(), now, metrics);
-        let clients = gate_limits(self.tcp_connections);
+        let limits = &self.settings.limits;
+        let clients = gate_limits(
+            limits,
+            limits.tcp_connections,
+            limits.tcp_connections_per_source,
+        );
+        // Few servers, all of them ours.
+        let servers = gate_limits(limits, limits.mras_connections, limits.mras_connections);
         let gates = Gates {
             turn: SidePair {
                 external: gate("turn_external", clients),
                 internal: gate("turn_internal", clients),
             },
-            mras: gate("mras", GateLimits::default()),
+            mras: gate("mras", servers),
         };
         let (rules, seen) = watch::channel(self.rules());
         let common = Arc::new(Common {
@@ -237,13 +246,16 @@ async fn serve(
         let (shard, tls) = (Rc::clone(&shard), parts.tls.clone());
         let side = parts.settings.listeners[usize::from(listener.0)].side;
         let door = door(Security::Plain, parts.balancers.clone());
-        let serve = accept::serve(
-            core.clone(),
-            socket,
-            common.gates.turn[side].clone(),
-            door,
-            move |stream| tcp::serve(Rc::clone(&shard), listener, stream, tls.clone()),
-        );
+        let gate = common.gates.turn[side].clone();
+        let serve = accept::serve(core.clone(), socket, gate.clone(), door, move |stream| {
+            tcp::serve(
+                Rc::clone(&shard),
+                listener,
+                stream,
+                gate.clone(),
+                tls.clone(),
+            )
+        });
         spawn(&core, "turn", serve);
     }
     if let Some(mras) = &parts.mras {
@@ -288,10 +300,16 @@ fn door(security: Security, balancers: Vec<IpNet>) -> Door {
     }
 }
 
-fn gate_limits(connections: usize) -> GateLimits {
+fn gate_limits(limits: &AvLimits, connections: usize, per_source: usize) -> GateLimits {
     GateLimits {
         connections,
-        ..GateLimits::default()
+        per_source: u32::try_from(per_source).unwrap_or(u32::MAX),
+        source_rate: Rate {
+            per_second: limits.connections_per_second_per_source,
+            burst: limits.connections_burst_per_source,
+        },
+        handshakes: limits.handshakes,
+        handshakes_per_source: u32::try_from(limits.handshakes_per_source).unwrap_or(u32::MAX),
     }
 }
 

@@ -46,8 +46,6 @@ pub struct Parts {
     pub mras: Option<Mras>,
     /// Who speaks for others, on each side, and must say for whom.
     pub balancers: Vec<IpNet>,
-    /// Client connections at once.
-    pub tcp_connections: usize,
     /// Messages that wait between two cores.
     pub mailbox: usize,
     /// Cores; 0 for all.
@@ -133,7 +131,6 @@ impl Parts {
                         .map(IpNet::from)
                 })
                 .collect(),
-            tcp_connections: av.limits.tcp_connections,
             mailbox: av.limits.mailbox,
             cores: config.runtime.cores,
         })

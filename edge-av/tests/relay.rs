@@ -70,6 +70,14 @@ impl Authority for AnyUser {
 
 impl Relay {
     fn start(host: u8) -> Self {
+        let limits = AvLimits {
+            stranger_answers_per_second: 1000,
+            ..AvLimits::default()
+        };
+        Self::start_with(host, limits)
+    }
+
+    fn start_with(host: u8, limits: AvLimits) -> Self {
         let (mut config, _) = check(CONFIG, None)
             .into_result()
             .unwrap_or_else(|findings| {
@@ -100,7 +108,7 @@ impl Relay {
             .clone();
         let key: PrivateKeyDer<'_> = key.serialize_der().try_into().expect("PKCS #8");
         let store = Store::of(vec![certificate.clone()], &key).expect("a pair");
-        let (cores, changes) = parts(&config, udp, tcp, store)
+        let (cores, changes) = parts(&config, limits, udp, tcp, store)
             .start(&metrics, run::now())
             .expect("loopback has these ports");
         Self {
@@ -160,12 +168,14 @@ impl Drop for Relay {
     }
 }
 
-fn parts(config: &Config, udp: SocketAddr, tcp: SocketAddr, store: Arc<Store>) -> Parts {
+fn parts(
+    config: &Config,
+    limits: AvLimits,
+    udp: SocketAddr,
+    tcp: SocketAddr,
+    store: Arc<Store>,
+) -> Parts {
     let av = config.av.as_ref().expect("it has an A/V Edge");
-    let limits = AvLimits {
-        stranger_answers_per_second: 1000,
-        ..AvLimits::default()
-    };
     let secrets = Secrets::only(ArraySecret::generate(&mut Seeded::new(1)));
     let listener = |transport, local| Listener {
         transport,
@@ -173,12 +183,6 @@ fn parts(config: &Config, udp: SocketAddr, tcp: SocketAddr, store: Arc<Store>) -
         local,
     };
     Parts {
-        settings: Arc::new(Settings {
-            realm: REALM.into(),
-            listeners: vec![listener(Transport::Udp, udp), listener(Transport::Tcp, tcp)],
-            policy: PeerPolicy::new(config, av),
-            limits: limits.clone(),
-        }),
         shared: shared(
             &limits,
             av.relay_ports,
@@ -186,6 +190,12 @@ fn parts(config: &Config, udp: SocketAddr, tcp: SocketAddr, store: Arc<Store>) -
             &secrets,
             run::now(),
         ),
+        settings: Arc::new(Settings {
+            realm: REALM.into(),
+            listeners: vec![listener(Transport::Udp, udp), listener(Transport::Tcp, tcp)],
+            policy: PeerPolicy::new(config, av),
+            limits,
+        }),
         binds: vec![Bind::to(udp), Bind::to(tcp)],
         relay_interface: None,
         tls: Some(Arc::new(ArcSwap::new(tls::client_listener(
@@ -194,7 +204,6 @@ fn parts(config: &Config, udp: SocketAddr, tcp: SocketAddr, store: Arc<Store>) -
         )))),
         mras: None,
         balancers: Vec::new(),
-        tcp_connections: 100,
         mailbox: 256,
         cores: 2,
     }
@@ -540,6 +549,18 @@ fn what_is_not_turn_is_closed_and_counted_by_its_name() {
             1,
         );
     }
+}
+
+#[test]
+fn those_who_have_not_said_what_they_speak_are_few_for_each_source() {
+    let limits = AvLimits {
+        handshakes_per_source: 2,
+        ..AvLimits::default()
+    };
+    let relay = Relay::start_with(7, limits);
+    let _silent = (connect(&relay), connect(&relay), connect(&relay));
+    let refused = "edge_av_connections_refused_total{listener=\"turn_external\",reason=\"source_handshakes\"} 1";
+    wait_until(|| relay.metrics.text().contains(refused));
 }
 
 #[test]

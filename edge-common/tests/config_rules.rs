@@ -361,6 +361,20 @@ const CASES: &[Case] = &[
         "[access.limits]\nclient_queue = \"192 KiB\"\n[webconf]\n",
         "[access.limits]\nclient_queue = «\"191 KiB\"\n[webconf]\n",
     ),
+    added(
+        rule::LIMIT_ORDER,
+        SINGLE,
+        "[webconf]\n",
+        "[access.limits]\nhandshakes = 100\nhandshakes_per_source = 100\n[webconf]\n",
+        "[access.limits]\nhandshakes = 100\nhandshakes_per_source = «101\n[webconf]\n",
+    ),
+    added(
+        rule::LIMIT_ORDER,
+        SINGLE,
+        "[av]\n",
+        "[webconf.limits]\nhandshakes_per_source = 512\n[av]\n",
+        "[webconf.limits]\nhandshakes_per_source = «513\n[av]\n",
+    ),
     case(rule::PARTNER_FQDN_OURS, SINGLE, "\"sip.northwind.test\"", "«\"sip.contoso.test\""),
     added(
         rule::LIMIT_SMALL,

@@ -9,6 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
+use edge_common::limit::Rate;
 use edge_common::net::accept::{self, Door, Gate, GateLimits, Security};
 use edge_common::net::bind::{Bind, TcpOptions};
 use edge_common::net::core_runtime::{CoreContext, Cores};
@@ -19,6 +20,16 @@ use edge_common::run::now;
 
 const CORES: usize = 2;
 const CLIENTS: usize = 40;
+const LIMITS: GateLimits = GateLimits {
+    connections: 1000,
+    per_source: 256,
+    source_rate: Rate {
+        per_second: 100,
+        burst: 256,
+    },
+    handshakes: 512,
+    handshakes_per_source: 64,
+};
 
 /// A line for a connection of some core.
 struct Line {
@@ -40,7 +51,7 @@ fn a_line_for_a_connection_of_the_other_core_gets_there() {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let listeners = Bind::to(any).tcp_listeners(CORES).expect("binds");
     let address = listeners[0].local_addr().expect("bound");
-    let gate = Gate::new("client", GateLimits::default(), [3; 16], now(), &metrics);
+    let gate = Gate::new("client", LIMITS, [3; 16], now(), &metrics);
     let mesh = mailbox::mesh::<Line>(CORES, 1024);
     mesh[0].outbox.show_in(&metrics);
     let seeds = listeners.into_iter().zip(mesh).collect();

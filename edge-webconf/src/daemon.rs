@@ -217,7 +217,13 @@ impl Doors {
             now(),
             &shared.metrics,
         );
-        let agent = Gate::new("agent", agent_limits(), hash_key(), now(), &shared.metrics);
+        let agent = Gate::new(
+            "agent",
+            agent_limits(webconf),
+            hash_key(),
+            now(),
+            &shared.metrics,
+        );
         let (client_door, agent_door) = (
             door(webconf, &tls.client, balancers(config)),
             door(webconf, &tls.agent, Vec::new()),
@@ -274,21 +280,27 @@ fn client_limits(webconf: &Webconf) -> GateLimits {
     GateLimits {
         connections: limits.connections,
         per_source: u32::try_from(limits.connections_per_source).unwrap_or(u32::MAX),
-        ..GateLimits::default()
+        source_rate: Rate {
+            per_second: limits.connections_per_second_per_source,
+            burst: limits.connections_burst_per_source,
+        },
+        handshakes: limits.handshakes,
+        handshakes_per_source: u32::try_from(limits.handshakes_per_source).unwrap_or(u32::MAX),
     }
 }
 
 /// Agents are few, known, and dial a whole pool from one address.
-fn agent_limits() -> GateLimits {
+fn agent_limits(webconf: &Webconf) -> GateLimits {
+    let limits = &webconf.limits;
     GateLimits {
-        connections: AGENT_CONNECTIONS,
-        per_source: u32::try_from(AGENT_CONNECTIONS).unwrap_or(u32::MAX),
+        connections: limits.agent_connections,
+        per_source: u32::try_from(limits.agent_connections).unwrap_or(u32::MAX),
         source_rate: Rate {
-            per_second: 1_000,
-            burst: 2_000,
+            per_second: limits.agent_connections_per_second,
+            burst: limits.agent_connections_per_second.saturating_mul(2),
         },
-        handshakes: 1_024,
-        handshakes_per_source: 512,
+        handshakes: limits.agent_handshakes,
+        handshakes_per_source: u32::try_from(limits.agent_handshakes / 2).unwrap_or(u32::MAX),
     }
 }
 
@@ -451,7 +463,40 @@ const FAREWELL: Duration = Duration::from_secs(5);
 const INPUTS: usize = 4096;
 /// What the broker may tell one core before it has to wait.
 const COMMANDS: usize = 4096;
-/// Control and data connections of all agents.
-const AGENT_CONNECTIONS: usize = 50_000;
 /// Each way of each socket: what a stalled reader can hold in the kernel.
 const SOCKET_BUFFER: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edge_common::config::check;
+
+    #[test]
+    fn the_gates_take_their_bounds_from_the_configuration() {
+        let single = include_str!("../../deploy/examples/single.toml");
+        let limits = "[webconf.limits]\nconnections = 11\nconnections_per_source = 10\nhandshakes = 9\nhandshakes_per_source = 8\nconnections_per_second_per_source = 7\nconnections_burst_per_source = 6\nagent_connections = 5\nagent_handshakes = 4\nagent_connections_per_second = 3\n[av]\n";
+        let config = check(&single.replace("[av]\n", limits), None).config;
+        let webconf = config.expect("it passes").webconf.expect("it has one");
+        let rate = |per_second, burst| Rate { per_second, burst };
+        assert_eq!(
+            client_limits(&webconf),
+            GateLimits {
+                connections: 11,
+                per_source: 10,
+                source_rate: rate(7, 6),
+                handshakes: 9,
+                handshakes_per_source: 8,
+            }
+        );
+        assert_eq!(
+            agent_limits(&webconf),
+            GateLimits {
+                connections: 5,
+                per_source: 5,
+                source_rate: rate(3, 6),
+                handshakes: 4,
+                handshakes_per_source: 2,
+            }
+        );
+    }
+}

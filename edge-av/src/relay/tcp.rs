@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use edge_common::net::accept::Gate;
 use edge_common::net::handshake;
 use edge_common::net::stream::{Read, Stream, StreamOptions};
 use edge_common::run;
@@ -28,16 +29,22 @@ pub async fn serve(
     shard: SharedShard,
     listener: ListenerId,
     stream: Stream,
+    gate: Gate,
     tls: Option<Arc<ArcSwap<ServerConfig>>>,
 ) {
     let from = FiveTuple {
         listener,
         client: stream.remote(),
     };
+    // Until it is known what it speaks, it is one of those that begin.
+    let Some(beginning) = gate.begin_handshake(stream.remote().ip()) else {
+        return stream.abort();
+    };
     if let Err(error) = begin(&stream, tls).await {
         shard.borrow().stream_ended(error);
         return stream.abort();
     }
+    drop(beginning);
     let number = shard.borrow_mut().connect(run::now(), from, stream.clone());
     if let Err(error) = read_frames(&shard, from, &stream).await {
         shard.borrow().stream_ended(error);

@@ -60,6 +60,18 @@ pub struct AccessLimits {
     /// Of these from one source address (IPv6: one /64).
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_per_source: usize,
+    /// Handshakes under way at once; on these nothing has been proven yet.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub handshakes: usize,
+    /// Of these from one source address.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub handshakes_per_source: usize,
+    /// New connections a second from one source address, on average; from a server inside, four times as many.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub connections_per_second_per_source: u32,
+    /// New connections in one moment from a source that was quiet before; from a server inside, four times as many.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub connections_burst_per_source: u32,
     /// From the first byte of TLS to its last.
     #[serde(with = "units::duration")]
     #[schemars(with = "schema_text::Duration")]
@@ -105,6 +117,11 @@ impl Default for AccessLimits {
         Self {
             connections: 20_000,
             connections_per_source: 256,
+            handshakes: 2048,
+            handshakes_per_source: 64,
+            // A company behind one address signs in anew after an outage: no more at once than may be open.
+            connections_per_second_per_source: 100,
+            connections_burst_per_source: 256,
             handshake_timeout: Duration::from_secs(5),
             first_message_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(20 * 60),

@@ -122,6 +122,24 @@ pub struct AvLimits {
     /// Client connections over TCP at once.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub tcp_connections: usize,
+    /// Of these from one source address (IPv6: one /64).
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub tcp_connections_per_source: usize,
+    /// Connections at once of servers that ask for credentials.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub mras_connections: usize,
+    /// Connections over TCP that begin at once: nothing has come yet that says what they speak, or TLS is under way.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub handshakes: usize,
+    /// Of these from one source address.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub handshakes_per_source: usize,
+    /// New connections a second from one source address, on average.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub connections_per_second_per_source: u32,
+    /// New connections in one moment from a source address that was quiet before.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub connections_burst_per_source: u32,
     /// Answers a second to one source address that has not authenticated.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub stranger_answers_per_second: usize,
@@ -139,6 +157,12 @@ impl Default for AvLimits {
             permissions: 64,
             channels: 64,
             tcp_connections: 5000,
+            tcp_connections_per_source: 256,
+            mras_connections: 1000,
+            handshakes: 2048,
+            handshakes_per_source: 64,
+            connections_per_second_per_source: 100,
+            connections_burst_per_source: 256,
             stranger_answers_per_second: 50,
             mailbox: 4096,
         }

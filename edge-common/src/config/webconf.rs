@@ -36,6 +36,27 @@ pub struct WebconfLimits {
     /// Of these from one source address (IPv6: one /64).
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_per_source: usize,
+    /// Handshakes under way at once; on these nothing has been proven yet.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub handshakes: usize,
+    /// Of these from one source address.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub handshakes_per_source: usize,
+    /// New connections a second from one source address, on average.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub connections_per_second_per_source: u32,
+    /// New connections in one moment from a source address that was quiet before.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub connections_burst_per_source: u32,
+    /// Connections of agents open at once, of all agents together.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub agent_connections: usize,
+    /// Handshakes with agents under way at once; one agent may have half of them.
+    #[schemars(range(min = 2, max = 1_000_000))]
+    pub agent_handshakes: usize,
+    /// New connections a second from one agent, which fills its pool; twice as many in one moment.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub agent_connections_per_second: u32,
     /// From the first byte of TLS to its last.
     #[serde(with = "units::duration")]
     #[schemars(with = "schema_text::Duration")]
@@ -83,6 +104,13 @@ impl Default for WebconfLimits {
         Self {
             connections: 25_000,
             connections_per_source: 256,
+            handshakes: 512,
+            handshakes_per_source: 64,
+            connections_per_second_per_source: 20,
+            connections_burst_per_source: 60,
+            agent_connections: 50_000,
+            agent_handshakes: 1024,
+            agent_connections_per_second: 1000,
             handshake_timeout: Duration::from_secs(5),
             preread: 4 * units::KIB,
             preread_timeout: Duration::from_secs(10),

@@ -34,7 +34,7 @@ use crate::time::Now;
 #[derive(Clone, Debug)]
 pub struct Gate(Arc<GateState>);
 
-/// The bounds of a [`Gate`].
+/// The bounds of a [`Gate`]; each comes from a key of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GateLimits {
     /// Connections at once.
@@ -47,22 +47,6 @@ pub struct GateLimits {
     pub handshakes: usize,
     /// Handshakes at once from one source.
     pub handshakes_per_source: u32,
-}
-
-impl Default for GateLimits {
-    fn default() -> Self {
-        Self {
-            connections: 20_000,
-            per_source: 256,
-            // A company behind one address signs in anew after an outage: no more at once than may be open.
-            source_rate: Rate {
-                per_second: 100,
-                burst: 256,
-            },
-            handshakes: 512,
-            handshakes_per_source: 64,
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -225,6 +209,13 @@ impl Gate {
         let _spent = self.0.rate.take_many(now, Source::from(remote), count);
     }
 
+    /// A place among the handshakes, for a daemon that does them itself behind [`Security::Plain`]. A refusal is counted.
+    #[must_use]
+    pub fn begin_handshake(&self, remote: IpAddr) -> Option<Beginning> {
+        let taken = self.enter_handshake(Source::from(remote));
+        taken.map_err(|why| self.refuse(why)).ok()
+    }
+
     fn refuse(&self, why: Refused) {
         self.0.refused.with([self.0.listener, why.reason()]).add(1);
     }
@@ -243,6 +234,17 @@ impl Gate {
         Ok(([all, own], handshake))
     }
 
+    fn enter_handshake(&self, source: Source) -> Result<Beginning, Refused> {
+        Ok(Beginning {
+            _all: self.0.handshakes.enter().ok_or(Refused::Handshakes)?,
+            _source: self
+                .0
+                .handshake_sources
+                .enter(source)
+                .ok_or(Refused::SourceHandshakes)?,
+        })
+    }
+
     fn enter_source(&self, now: Now, remote: IpAddr) -> Result<SourcePermits, Refused> {
         let source = Source::from(remote);
         if !self.0.rate.take(now, source) {
@@ -257,6 +259,13 @@ impl Gate {
                 .ok_or(Refused::SourceHandshakes)?,
         })
     }
+}
+
+/// A place among the handshakes; dropping it gives it back.
+#[derive(Debug)]
+pub struct Beginning {
+    _all: Permit,
+    _source: SourcePermit,
 }
 
 struct SourcePermits {
@@ -581,6 +590,27 @@ mod tests {
     }
 
     #[test]
+    fn a_daemon_that_shakes_hands_itself_is_under_the_same_bounds() {
+        let limits = GateLimits {
+            handshakes: 3,
+            handshakes_per_source: 2,
+            ..LIMITS
+        };
+        let gate = gate(limits, &Metrics::new("test"));
+        let refused = |reason| gate.0.refused.with(["client", reason]).get();
+        let (ann, bob) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
+        let held = [gate.begin_handshake(ann), gate.begin_handshake(ann)];
+        assert!(held.iter().all(Option::is_some));
+        assert!(gate.begin_handshake(ann).is_none());
+        assert_eq!(refused("source_handshakes"), 1);
+        let last = gate.begin_handshake(bob);
+        assert!(last.is_some() && gate.begin_handshake(bob).is_none());
+        assert_eq!(refused("handshakes"), 1);
+        drop(held);
+        assert!(gate.begin_handshake(ann).is_some());
+    }
+
+    #[test]
     fn a_balancer_tells_the_client_and_must_tell() {
         on_a_core(async |core| {
             let edge = Edge::open(&core, |_, door| {
@@ -710,7 +740,7 @@ mod tests {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let listeners = Bind::to(any).tcp_listeners(2).expect("binds");
         let address = listeners[0].local_addr().expect("bound");
-        let (gate, door) = (gate(GateLimits::default(), &Metrics::new("test")), plain());
+        let (gate, door) = (gate(LIMITS, &Metrics::new("test")), plain());
         let cores = Cores::start_with("accept-test", listeners, move |core, listener| {
             let served = serve(core.clone(), listener, gate.clone(), door.clone(), echo);
             async move {
@@ -763,7 +793,7 @@ mod tests {
     impl Edge {
         fn open(core: &CoreContext, change: impl FnOnce(&mut GateLimits, &mut Door)) -> Self {
             let (metrics, pki) = (Metrics::new("test"), Pki::new(TLS13));
-            let mut limits = GateLimits::default();
+            let mut limits = LIMITS;
             let mut door = Door {
                 security: Security::Tls(Arc::new(ArcSwap::new(pki.server(false)))),
                 ..plain()
@@ -859,7 +889,7 @@ mod tests {
     #[test]
     fn gates_within_one_cap_let_in_no_more_than_it_together() {
         let (metrics, all) = (Metrics::new("test"), Cap::new("connections", 3));
-        let limits = GateLimits::default();
+        let limits = LIMITS;
         let now = crate::run::now();
         let [client, inside] = ["client", "inside"]
             .map(|name| Gate::within(&all, name, limits, [1; 16], now, &metrics));
@@ -885,6 +915,16 @@ mod tests {
         }
     }
 
+    const LIMITS: GateLimits = GateLimits {
+        connections: 1000,
+        per_source: 256,
+        source_rate: Rate {
+            per_second: 100,
+            burst: 256,
+        },
+        handshakes: 512,
+        handshakes_per_source: 64,
+    };
     const TLS13: &rustls::SupportedProtocolVersion = &rustls::version::TLS13;
     /// 192.0.2.7:40000 to 198.51.100.10:443.
     const HEADER: &[u8] =

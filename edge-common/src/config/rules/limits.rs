@@ -21,12 +21,22 @@ fn parts(check: &mut Check<'_>) {
             limits.connections_per_source,
             limits.connections,
         ));
+        parts.push((
+            "access.limits.handshakes_per_source",
+            limits.handshakes_per_source,
+            limits.handshakes,
+        ));
     }
     if let Some(limits) = file.webconf.as_ref().map(|webconf| &webconf.limits) {
         parts.push((
             "webconf.limits.connections_per_source",
             limits.connections_per_source,
             limits.connections,
+        ));
+        parts.push((
+            "webconf.limits.handshakes_per_source",
+            limits.handshakes_per_source,
+            limits.handshakes,
         ));
     }
     if let Some(limits) = file.av.as_ref().map(|av| &av.limits) {
@@ -39,6 +49,16 @@ fn parts(check: &mut Check<'_>) {
             "av.limits.allocations_per_source",
             limits.allocations_per_source,
             limits.allocations,
+        ));
+        parts.push((
+            "av.limits.tcp_connections_per_source",
+            limits.tcp_connections_per_source,
+            limits.tcp_connections,
+        ));
+        parts.push((
+            "av.limits.handshakes_per_source",
+            limits.handshakes_per_source,
+            limits.handshakes,
         ));
     }
     for (key, part, whole) in parts.into_iter().filter(|(_, part, whole)| part > whole) {
