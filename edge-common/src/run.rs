@@ -220,7 +220,8 @@ async fn serve<S: Service>(
     let asked = Rc::new(Asked::default());
     let mut commands = built_in(&shared, &asked, log.clone(), S::NAME);
     commands.extend(own);
-    tokio::task::spawn_local(admin.serve(commands, frame.changers));
+    let (changers, metrics) = (frame.changers, shared.metrics.clone());
+    tokio::task::spawn_local(async move { admin.serve(commands, changers, &metrics).await });
     serve_health(health, &shared, cores.heartbeats());
 
     serving.set(true);

@@ -24,6 +24,7 @@ use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::limit::Cap;
+use crate::observe::metrics::Metrics;
 
 /// What a command does to the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,8 +153,14 @@ impl AdminSocket {
     }
 
     /// Serves for ever, on the current thread's `LocalSet`.
-    pub async fn serve(self, commands: Commands, changers: Changers) {
+    pub async fn serve(self, commands: Commands, changers: Changers, metrics: &Metrics) {
         let cap = Cap::new("admin_connections", CONNECTIONS_MAX);
+        let refused = metrics.counters(
+            "admin_connections_refused",
+            "Connections to the admin socket that were closed unread",
+            ["reason"],
+        );
+        let too_many = refused.with(["connections"]);
         let commands = Rc::new(commands);
         loop {
             let peer = match self.listener.accept().await {
@@ -165,6 +172,11 @@ impl AdminSocket {
                 }
             };
             let Some(permit) = cap.enter() else {
+                too_many.inc();
+                tracing::warn!(
+                    open = CONNECTIONS_MAX,
+                    "the admin socket has too many connections"
+                );
                 continue;
             };
             let may_change = peer.peer_cred().is_ok_and(|who| changers.include(who));
@@ -239,7 +251,7 @@ mod tests {
             let socket = AdminSocket::open(&path).expect("opens");
             let mode = fs::metadata(&path).expect("socket").permissions().mode();
             assert_eq!(mode & 0o777, 0o660);
-            tokio::task::spawn_local(socket.serve(commands(), Changers::default()));
+            serve(socket);
 
             let answers = ask(&path, b"{\"command\":\"add\",\"a\":2,\"b\":3}\n{}\nhello\n").await;
             assert_eq!(answers[0], json!({ "ok": true, "result": 5 }));
@@ -296,13 +308,42 @@ mod tests {
             let directory = tempfile::tempdir().expect("directory");
             let path = directory.path().join("admin.sock");
             let socket = AdminSocket::open(&path).expect("opens");
-            tokio::task::spawn_local(socket.serve(commands(), Changers::default()));
+            serve(socket);
             let endless = vec![b' '; LINE_LEN_MAX as usize];
             assert_eq!(
                 ask(&path, &endless).await,
                 [refusal("the request is too long")]
             );
         });
+    }
+
+    #[test]
+    fn whoever_is_one_too_many_is_counted() {
+        on_a_core(async |_core| {
+            let directory = tempfile::tempdir().expect("directory");
+            let path = directory.path().join("admin.sock");
+            let socket = AdminSocket::open(&path).expect("opens");
+            let metrics = serve(socket);
+            let mut silent = Vec::new();
+            for _ in 0..CONNECTIONS_MAX {
+                silent.push(UnixStream::connect(&path).await.expect("connects"));
+            }
+            let mut late = UnixStream::connect(&path).await.expect("connects");
+            assert_eq!(late.read(&mut [0]).await.expect("an end"), 0);
+            let refused = metrics.counters("admin_connections_refused", "", ["reason"]);
+            assert_eq!(refused.with(["connections"]).get(), 1);
+        });
+    }
+
+    fn serve(socket: AdminSocket) -> Metrics {
+        let metrics = Metrics::new("test");
+        let counted = metrics.clone();
+        tokio::task::spawn_local(async move {
+            socket
+                .serve(commands(), Changers::default(), &counted)
+                .await;
+        });
+        metrics
     }
 
     fn commands() -> Commands {

@@ -21,7 +21,7 @@ use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::metrics::Metrics;
-use crate::limit::Cap;
+use crate::limit::{Cap, Permit};
 
 /// Named conditions that must all hold before work is sent here. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -106,6 +106,12 @@ pub trait DeathWatch: Send + Sync + std::fmt::Debug {
 pub async fn serve(listener: StdListener, audience: Audience, pages: Pages) -> std::io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let cap = Cap::new("health_connections", CONNECTIONS_MAX);
+    let refusals = pages.metrics.counters(
+        "health_connections_refused",
+        "Connections to the health port that were closed unread",
+        ["reason"],
+    );
+    let refusals = Refused::ALL.map(|refused| refusals.with([refused.as_str()]));
     let (audience, pages) = (Rc::new(audience), Rc::new(pages));
     loop {
         let (tcp, remote) = match listener.accept().await {
@@ -116,21 +122,50 @@ pub async fn serve(listener: StdListener, audience: Audience, pages: Pages) -> s
                 continue;
             }
         };
-        let Some(permit) = cap.enter() else {
-            continue;
+        let permit = match enter(&cap, &audience, remote.ip()) {
+            Ok(permit) => permit,
+            Err(refused) => {
+                refusals[refused as usize].inc();
+                tracing::debug!(%remote, reason = refused.as_str(), "a health connection is refused");
+                continue;
+            }
         };
-        if audience.knows(remote.ip()) {
-            let (audience, pages) = (Rc::clone(&audience), Rc::clone(&pages));
-            tokio::task::spawn_local(async move {
-                let _permit = permit;
-                let served =
-                    tokio::time::timeout(REQUEST_TIMEOUT, one_request(tcp, audience, pages));
-                if served.await.is_err() {
-                    tracing::debug!(%remote, "a health request took too long");
-                }
-            });
+        let (audience, pages) = (Rc::clone(&audience), Rc::clone(&pages));
+        tokio::task::spawn_local(async move {
+            let _permit = permit;
+            let served = tokio::time::timeout(REQUEST_TIMEOUT, one_request(tcp, audience, pages));
+            if served.await.is_err() {
+                tracing::debug!(%remote, "a health request took too long");
+            }
+        });
+    }
+}
+
+/// Why a connection was closed unread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refused {
+    /// Nothing is told to this address.
+    Source,
+    /// As many as may be are open.
+    Connections,
+}
+
+impl Refused {
+    const ALL: [Self; 2] = [Self::Source, Self::Connections];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Connections => "connections",
         }
     }
+}
+
+fn enter(cap: &Cap, audience: &Audience, from: IpAddr) -> Result<Permit, Refused> {
+    if !audience.knows(from) {
+        return Err(Refused::Source);
+    }
+    cap.enter().ok_or(Refused::Connections)
 }
 
 async fn one_request(tcp: TcpStream, audience: Rc<Audience>, pages: Rc<Pages>) {
@@ -297,9 +332,31 @@ mod tests {
             );
             assert!(get(address, "GET /livez").await.starts_with("HTTP/1.1 404"));
             let elsewhere = vec!["192.0.2.0/24".parse().expect("network")];
-            let (address, _) = served(Audience::Balancers(elsewhere));
+            let (address, pages) = served(Audience::Balancers(elsewhere));
             assert_eq!(get(address, "GET /readyz").await, "");
+            assert_eq!(refused(&pages, "source"), 1);
         });
+    }
+
+    #[test]
+    fn whoever_is_one_too_many_is_counted() {
+        on_a_core(async |_core| {
+            let (address, pages) = served(Audience::Inside);
+            let mut silent = Vec::new();
+            for _ in 0..CONNECTIONS_MAX {
+                silent.push(TcpStream::connect(address).await.expect("connects"));
+            }
+            assert_eq!(get(address, "GET /livez").await, "");
+            assert_eq!(refused(&pages, "connections"), 1);
+            assert_eq!(refused(&pages, "source"), 0);
+        });
+    }
+
+    fn refused(pages: &Pages, reason: &str) -> u64 {
+        let counters = pages
+            .metrics
+            .counters("health_connections_refused", "", ["reason"]);
+        counters.with([reason]).get()
     }
 
     fn served(audience: Audience) -> (std::net::SocketAddr, Pages) {
