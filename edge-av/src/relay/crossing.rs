@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use edge_common::net::mailbox::{Full, Outbox};
 
 use super::batch::{DATAGRAM_MAX, SLOT_LEN};
+use crate::turn::drop_reason::Reason;
 use crate::turn::header::HEADROOM;
 use crate::turn::port_pool::ShardId;
 use crate::turn::relayed::Relayed;
@@ -56,10 +57,6 @@ pub struct Crossings {
     spare: Vec<Buffer>,
 }
 
-/// All buffers are on their way, or the payload is too long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoRoom;
-
 impl Crossings {
     /// Makes this core's buffers: their number keeps the mailboxes, which hold `mailbox` messages each, from filling.
     #[must_use]
@@ -76,18 +73,18 @@ impl Crossings {
         }
     }
 
-    /// Sends a payload across.
+    /// Sends a payload across, or says why it is dropped.
     pub fn send(
         &mut self,
         to: ShardId,
         relayed: Relayed,
         from: SocketAddr,
         payload: &[u8],
-    ) -> Result<(), NoRoom> {
+    ) -> Result<(), Reason> {
         if payload.len() > DATAGRAM_MAX {
-            return Err(NoRoom);
+            return Err(Reason::TooLong);
         }
-        let mut buffer = self.spare.pop().ok_or(NoRoom)?;
+        let mut buffer = self.spare.pop().ok_or(Reason::NoBuffer)?;
         buffer.0[HEADROOM..HEADROOM + payload.len()].copy_from_slice(payload);
         let crossing = Crossing {
             relayed,
@@ -105,7 +102,7 @@ impl Crossings {
         if let ToShard::Packet(Crossing { buffer, .. }) = back {
             self.spare.push(buffer);
         }
-        Err(NoRoom)
+        Err(Reason::MailboxFull)
     }
 
     /// Gives a buffer back to the core that owns it.
@@ -152,7 +149,7 @@ mod tests {
             }
             assert_eq!(
                 here.send(ShardId(1), relayed, from, b"one too many"),
-                Err(NoRoom)
+                Err(Reason::NoBuffer)
             );
             for n in 0..4 {
                 let Some(ToShard::Packet(mut crossing)) = far.inbox.try_recv() else {
@@ -170,7 +167,17 @@ mod tests {
         }
         assert_eq!(
             here.send(ShardId(1), relayed, from, &[0; DATAGRAM_MAX + 1]),
-            Err(NoRoom)
+            Err(Reason::TooLong)
         );
+        // That core has ended: nobody empties its mailbox.
+        for n in 0..8 {
+            let full = here.outbox.send(1, ToShard::Return(Buffer([n].into())));
+            assert!(full.is_ok());
+        }
+        assert_eq!(
+            here.send(ShardId(1), relayed, from, b"late"),
+            Err(Reason::MailboxFull)
+        );
+        assert_eq!(here.spare.len(), 4, "the buffer is not lost");
     }
 }

@@ -387,7 +387,7 @@ impl Wires {
                     .send(shard, relayed, from, &slot[place(payload)])
                 {
                     Ok(()) => self.figures.crossings.inc(),
-                    Err(_) => self.figures.drop(Reason::MailboxFull),
+                    Err(reason) => self.figures.drop(reason),
                 }
                 None
             }

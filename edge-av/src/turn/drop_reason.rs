@@ -33,8 +33,10 @@ pub enum Reason {
     NoSuchRelay,
     /// Longer than anything that is relayed.
     TooLong,
-    /// The mailbox of the other core is full, or no buffer is left for it.
+    /// The mailbox of the other core is full.
     MailboxFull,
+    /// All buffers for packets to other cores are on their way.
+    NoBuffer,
     /// The kernel did not take it: no route, no buffer, or the firewall.
     SendFailed,
     /// The client's connection takes no more.
@@ -43,7 +45,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Malformed,
         Self::Fingerprint,
         Self::UnknownProtocol,
@@ -60,6 +62,7 @@ impl Reason {
         Self::NoSuchRelay,
         Self::TooLong,
         Self::MailboxFull,
+        Self::NoBuffer,
         Self::SendFailed,
         Self::QueueFull,
     ];
@@ -84,6 +87,7 @@ impl Reason {
             Self::NoSuchRelay => "no_such_relay",
             Self::TooLong => "too_long",
             Self::MailboxFull => "mailbox_full",
+            Self::NoBuffer => "no_buffer",
             Self::SendFailed => "send_failed",
             Self::QueueFull => "queue_full",
         }
