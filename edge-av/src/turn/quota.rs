@@ -4,9 +4,12 @@
 //!   one slot, 64 bits │ fingerprint of the user (48) │ allocations (16) │
 //! ```
 //!
-//! A user is looked for in the slots that follow its hash. A slot whose count is zero may be taken over by anybody.
-//! Where two shards at once enter a user who holds nothing yet and a slot before becomes free in that very moment, the
-//! user may be counted in two slots, each up to the limit; nobody ever gets less than the limit.
+//! A user has two buckets of sixteen slots, by its hash, and is counted in one of these slots. That many are looked at and
+//! no more, however many users came before. A slot whose count is zero may be taken over by anybody; a quarter of the
+//! slots is enough for all, so that both buckets of a user are never full by chance.
+//!
+//! Two shards may at once enter a user who holds nothing yet, and choose different slots because one before became free
+//! in that very moment. Each looks again after it has written; who sees the other gives way and counts with it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,10 +36,10 @@ pub struct UserPlace {
 }
 
 impl UserQuota {
-    /// Room for `allocations` users that hold one each, with half of the slots free even then.
+    /// Room for `allocations` users that hold one each, with three quarters of the slots free even then.
     #[must_use]
     pub fn new(allocations: usize, limit: usize) -> Self {
-        let slots = (allocations * 2).next_power_of_two().max(64);
+        let slots = (allocations * 4).next_power_of_two().max(4 * BUCKET);
         let limit = (limit as u64).min(COUNT_MASK);
         Self(Arc::new(Table {
             slots: (0..slots).map(|_| AtomicU64::new(0)).collect(),
@@ -47,10 +50,38 @@ impl UserQuota {
     /// Counts one more for `user`; `None` when it has its share.
     #[must_use]
     pub fn enter(&self, user: UserId) -> Option<UserPlace> {
-        let (table, fingerprint) = (&self.0, user.0 & !COUNT_MASK);
+        let table = &self.0;
+        for _ in 0..ROUNDS_MAX {
+            let (place, newcomer) = self.count(user)?;
+            if !newcomer || table.slots_of(user).take(2).count() == 1 {
+                return Some(place);
+            }
+            // Somebody has entered the same user elsewhere: this place is given back, and the other is found.
+            drop(place);
+        }
+        // Others came and went in every round. A user that is counted twice gets more than its share, none gets less.
+        self.count(user).map(|(place, _)| place)
+    }
+
+    /// Users that hold something.
+    #[must_use]
+    pub fn users(&self) -> usize {
+        let held = |slot: &&AtomicU64| slot.load(Ordering::Relaxed) & COUNT_MASK != 0;
+        self.0.slots.iter().filter(held).count()
+    }
+
+    /// Slots of the table.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.0.slots.len()
+    }
+
+    /// One more for `user`, and whether it is the first.
+    fn count(&self, user: UserId) -> Option<(UserPlace, bool)> {
+        let (table, fingerprint) = (&self.0, user.fingerprint());
         loop {
             let slot = table.find(user)?;
-            let seen = table.slots[slot].load(Ordering::Relaxed);
+            let seen = table.slots[slot].load(Ordering::SeqCst);
             let held = match seen & COUNT_MASK {
                 0 => 0,
                 count if seen & !COUNT_MASK == fingerprint => count,
@@ -62,50 +93,63 @@ impl UserQuota {
             }
             let more = fingerprint | (held + 1);
             if table.slots[slot]
-                .compare_exchange(seen, more, Ordering::Relaxed, Ordering::Relaxed)
+                .compare_exchange(seen, more, Ordering::SeqCst, Ordering::Relaxed)
                 .is_ok()
             {
-                return Some(UserPlace {
+                let place = UserPlace {
                     table: Arc::clone(table),
                     slot,
-                });
+                };
+                return Some((place, held == 0));
             }
         }
+    }
+}
+
+impl UserId {
+    const fn fingerprint(self) -> u64 {
+        self.0 & !COUNT_MASK
     }
 }
 
 impl Table {
     /// The slot that counts `user`, else the first free one on its way; `None` if all are taken by others.
     fn find(&self, user: UserId) -> Option<usize> {
-        let (mask, start, mut free) = (self.slots.len() - 1, (user.0 >> 16) as usize, None);
-        for step in 0..self.slots.len() {
-            let slot = (start + step) & mask;
-            let seen = self.slots[slot].load(Ordering::Relaxed);
-            match seen & COUNT_MASK {
-                0 => {
-                    free.get_or_insert(slot);
-                    // A slot that never held anybody ends the way.
-                    if seen == 0 {
-                        break;
-                    }
-                }
-                _ if seen & !COUNT_MASK == user.0 & !COUNT_MASK => return Some(slot),
-                _ => {}
-            }
-        }
-        free
+        self.slots_of(user).next().or_else(|| {
+            let free = |slot: &usize| self.slots[*slot].load(Ordering::SeqCst) & COUNT_MASK == 0;
+            self.way(user).find(free)
+        })
+    }
+
+    /// The slots that count `user`.
+    fn slots_of(&self, user: UserId) -> impl Iterator<Item = usize> + '_ {
+        self.way(user).filter(move |&slot| {
+            let seen = self.slots[slot].load(Ordering::SeqCst);
+            seen & COUNT_MASK != 0 && seen & !COUNT_MASK == user.fingerprint()
+        })
+    }
+
+    /// Where `user` may be counted: its first bucket, then its second, which lies in the other half of the table.
+    fn way(&self, user: UserId) -> impl Iterator<Item = usize> {
+        let half = self.slots.len() / 2;
+        let bucket = |hash: u64| hash as usize & (half - 1) & !(BUCKET - 1);
+        let (first, second) = (bucket(user.0 >> 16), half + bucket(user.0 >> 40));
+        (first..first + BUCKET).chain(second..second + BUCKET)
     }
 }
 
 impl Drop for UserPlace {
     fn drop(&mut self) {
-        // The fingerprint stays: it marks that the way to others may lead past here.
-        self.table.slots[self.slot].fetch_sub(1, Ordering::Relaxed);
+        self.table.slots[self.slot].fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 /// Sixteen bits of count under forty-eight of fingerprint.
 const COUNT_MASK: u64 = 0xFFFF;
+/// Slots of a bucket: two lines of the cache.
+const BUCKET: usize = 16;
+/// How often two shards may get into each other's way.
+const ROUNDS_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -134,15 +178,72 @@ mod tests {
                 (0..1000).all(|n| quota.enter(hash(n)).is_none()),
                 "each has its share"
             );
+            assert_eq!(quota.users(), 1000);
             drop(held);
         }
-        assert!(
-            quota
-                .0
-                .slots
-                .iter()
-                .all(|slot| slot.load(Ordering::Relaxed) & COUNT_MASK == 0)
-        );
+        assert_eq!(quota.users(), 0);
+    }
+
+    #[test]
+    fn however_many_came_before_only_32_slots_are_looked_at() {
+        let quota = UserQuota::new(10_000, 1);
+        let hash = |n: u64| UserId(n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        for n in 0..200_000 {
+            drop(quota.enter(hash(n)).expect("nobody else is there"));
+        }
+        let used = |slot: &AtomicU64| slot.load(Ordering::Relaxed) != 0;
+        let ever_used = quota.0.slots.iter().filter(|slot| used(slot)).count();
+        assert!(ever_used > 1000, "{ever_used}");
+        for n in 0..1000 {
+            let mut way: Vec<_> = quota.0.way(hash(n)).collect();
+            way.sort_unstable();
+            way.dedup();
+            assert_eq!(way.len(), 2 * BUCKET);
+            assert!(way.iter().all(|&slot| slot < quota.slots()));
+        }
+        // Those whose buckets are full are refused at once; the table does not grow or search.
+        let crowd: Vec<_> = (0..40)
+            .map(|n| quota.enter(UserId(n << 58 | 0xABC_0000)))
+            .collect();
+        assert!(crowd[..2 * BUCKET].iter().all(Option::is_some));
+        assert!(crowd[2 * BUCKET..].iter().all(Option::is_none));
+    }
+
+    #[test]
+    fn a_new_user_of_two_shards_is_counted_once_while_others_come_and_go() {
+        use std::sync::Barrier;
+        use std::sync::atomic::AtomicBool;
+        let (quota, ended) = (UserQuota::new(64, 1), AtomicBool::new(false));
+        let (begin, both) = (Barrier::new(2), Barrier::new(2));
+        // All of them in the first bucket, so that slots before the newcomer's become free all the time.
+        let other = |n: u64| UserId((n + 1) << 56 | 0x10_0000);
+        let newcomer = UserId(0xFF << 56 | 0x10_0000);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in (0..8).cycle() {
+                    if ended.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    drop([quota.enter(other(n)), quota.enter(other(n + 8))]);
+                }
+            });
+            let race = || {
+                let mut got = Vec::new();
+                for _ in 0..5000 {
+                    begin.wait();
+                    let place = quota.enter(newcomer);
+                    both.wait();
+                    got.push(place.is_some());
+                }
+                got
+            };
+            let rival = scope.spawn(race);
+            let got = race();
+            let rival = rival.join().expect("no panic");
+            ended.store(true, Ordering::Relaxed);
+            let twice = got.iter().zip(&rival).filter(|&(a, b)| *a && *b).count();
+            assert_eq!(twice, 0);
+        });
     }
 
     #[test]
