@@ -158,6 +158,7 @@ pub fn shared(
         users: UserQuota::new(limits.allocations, limits.allocations_per_user),
         sources: SourceCap::new(hash_key(), limits.allocations * 4, per_source),
         strangers: SourceRate::new(hash_key(), STRANGER_SLOTS, rate, now),
+        stream_strangers: SourceRate::new(hash_key(), STRANGER_SLOTS, rate, now),
         authority,
         nonces: Arc::new(Nonces::new(&secrets.derive(Label::TurnNonce))),
     }

@@ -230,6 +230,7 @@ fn shared(now: Now) -> Shared {
         users: UserQuota::new(limits.allocations, limits.allocations_per_user),
         sources: SourceCap::new([1; 16], 4096, 128),
         strangers: SourceRate::new([2; 16], 4096, rate, now),
+        stream_strangers: SourceRate::new([2; 16], 4096, rate, now),
         authority: Arc::new(Capitals),
         nonces: Arc::new(Nonces::new(&secrets.derive(Label::TurnNonce))),
     }

@@ -7,7 +7,7 @@ use edge_common::limit::Source;
 use edge_common::time::Now;
 
 use super::drop_reason::Reason;
-use super::five_tuple::FiveTuple;
+use super::five_tuple::{FiveTuple, Transport};
 use super::output::{Event, Output};
 use super::refusal::Refusal;
 use super::relayed::Relayed;
@@ -93,6 +93,7 @@ impl Server {
     }
 
     /// Somebody who has shown nothing gets few answers, unless it holds an allocation already.
+    ///
     pub(super) fn refuse_stranger(
         &mut self,
         now: Now,
@@ -101,15 +102,24 @@ impl Server {
         fields: &Fields<'_>,
         refusal: Refusal,
     ) {
-        if !self.is_known(from)
-            && !self
-                .shared
-                .strangers
-                .take(now, Source::from(from.client.ip()))
-        {
+        if !self.may_answer(now, from) {
             return self.drop(Reason::StrangerBudget);
         }
         self.refuse(from, message, fields, refusal, None, now);
+    }
+
+    /// Whether `from` may be answered although it has proven nothing.
+    ///
+    /// A flood of datagrams in somebody else's name can use up what is meant for that address. Then a new client there
+    /// gets no challenge by UDP while the flood lasts, and has to come by TCP, which has a budget of its own: no
+    /// address can be borrowed there. Who holds an allocation, and who shows credentials with a nonce, is not
+    /// concerned. To answer all would be worse: this server would be the flood's amplifier against that very address.
+    pub(super) fn may_answer(&self, now: Now, from: FiveTuple) -> bool {
+        let budget = match self.listener(from.listener).map(|own| own.transport) {
+            Some(Transport::Tcp) => &self.shared.stream_strangers,
+            Some(Transport::Udp) | None => &self.shared.strangers,
+        };
+        self.is_known(from) || budget.take(now, Source::from(from.client.ip()))
     }
 
     pub(super) fn refuse(

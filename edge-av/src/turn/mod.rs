@@ -87,8 +87,10 @@ pub struct Shared {
     pub users: UserQuota,
     /// Of these for each source address.
     pub sources: SourceCap,
-    /// Answers to sources that have shown no credentials.
+    /// Answers to datagrams of sources that have shown no credentials.
     pub strangers: SourceRate,
+    /// Answers to their streams.
+    pub stream_strangers: SourceRate,
     /// Who knows the passwords.
     pub authority: Arc<dyn Authority>,
     /// Nonces of the array.

@@ -1,6 +1,5 @@
 //! Binding: which address do you see? (RFC 8489 §2, RFC 3489 §8.1)
 
-use edge_common::limit::Source;
 use edge_common::time::Now;
 
 use crate::stun::attribute::kind;
@@ -22,12 +21,7 @@ impl Server {
         message: Message<'_>,
         fields: &Fields<'_>,
     ) {
-        if !self.is_known(from)
-            && !self
-                .shared
-                .strangers
-                .take(now, Source::from(from.client.ip()))
-        {
+        if !self.may_answer(now, from) {
             return self.drop(Reason::StrangerBudget);
         }
         if !fields.unknown.is_empty() {

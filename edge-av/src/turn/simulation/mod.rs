@@ -174,20 +174,17 @@ impl World {
         let secrets = Secrets::only(ArraySecret::generate(&mut Seeded::new(4)));
         let (limits, range) = (&plan.limits, plan.ports.parse().expect("a range"));
         let answers = limits.stranger_answers_per_second as u32;
+        let rate = Rate {
+            per_second: answers,
+            burst: answers,
+        };
         let shared = Shared {
             ports: Arc::new(FamilyPair::from_fn(|_| PortPool::new(range))),
             allocations: Cap::new("allocations", limits.allocations),
             users: UserQuota::new(limits.allocations, limits.allocations_per_user),
             sources: SourceCap::new([1; 16], 4096, limits.allocations_per_source as u32),
-            strangers: SourceRate::new(
-                [2; 16],
-                4096,
-                Rate {
-                    per_second: answers,
-                    burst: answers,
-                },
-                now,
-            ),
+            strangers: SourceRate::new([2; 16], 4096, rate, now),
+            stream_strangers: SourceRate::new([2; 16], 4096, rate, now),
             authority: Arc::new(Phonebook),
             nonces: Arc::new(Nonces::new(&secrets.derive(Label::TurnNonce))),
         };

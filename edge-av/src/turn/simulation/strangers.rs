@@ -103,6 +103,40 @@ fn answers_to_one_source_are_budgeted_and_other_sources_are_not_its_victims() {
 }
 
 #[test]
+fn a_flood_in_somebodys_name_reaches_neither_its_calls_nor_its_streams_nor_who_has_a_nonce() {
+    let limits = AvLimits {
+        stranger_answers_per_second: 5,
+        ..AvLimits::default()
+    };
+    let mut world = World::new(&Plan {
+        limits,
+        ..Plan::default()
+    });
+    let mut ann = world.client(0, "203.0.113.1:4000", "ann");
+    let mut bob = world.client(0, "203.0.113.1:4001", "bob");
+    ann.relay(&mut world);
+    bob.fetch_nonce(&mut world);
+    for _ in 0..100 {
+        probe(
+            &mut world,
+            "203.0.113.1:9999",
+            &request(Method::Binding).finish(),
+        );
+    }
+    assert!(world.drops.contains(&Reason::StrangerBudget));
+    assert_eq!(ann.refresh(&mut world, 600).code, 0);
+    bob.relay(&mut world);
+    // A newcomer has to come by TCP.
+    let stream = FiveTuple {
+        listener: ListenerId(1),
+        client: addr("203.0.113.1:4002"),
+    };
+    let before = world.to_clients.len();
+    world.client_sends(0, stream, &request(Method::Binding).finish());
+    assert_eq!(world.to_clients.len(), before + 1);
+}
+
+#[test]
 fn a_client_of_rfc_3489_is_told_its_address_in_the_clear() {
     let mut world = World::usual();
     let mut bytes = vec![0, 1, 0, 8];
