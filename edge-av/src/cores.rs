@@ -27,9 +27,9 @@ use crate::relay::crossing::{Crossings, ToShard};
 use crate::relay::poller::Poller;
 use crate::relay::shard::{self, Rules, Shard, shard_of};
 use crate::relay::sockets::Sockets;
-use crate::relay::tcp;
-use crate::turn::Server;
+use crate::relay::tcp::{self, Patience};
 use crate::turn::five_tuple::{ListenerId, Transport};
+use crate::turn::Server;
 
 impl Parts {
     /// Opens every socket and starts the cores: when this returns, clients are served.
@@ -247,12 +247,14 @@ async fn serve(
         let side = parts.settings.listeners[usize::from(listener.0)].side;
         let door = door(Security::Plain, parts.balancers.clone());
         let gate = common.gates.turn[side].clone();
+        let patience = Patience::from(&parts.settings.limits);
         let serve = accept::serve(core.clone(), socket, gate.clone(), door, move |stream| {
             tcp::serve(
                 Rc::clone(&shard),
                 listener,
                 stream,
                 gate.clone(),
+                patience,
                 tls.clone(),
             )
         });

@@ -564,6 +564,38 @@ fn those_who_have_not_said_what_they_speak_are_few_for_each_source() {
 }
 
 #[test]
+fn a_byte_now_and_then_keeps_no_place_and_an_allocation_does() {
+    let limits = AvLimits {
+        stranger_silence: Duration::from_secs(2),
+        stranger_stay: Duration::from_millis(1500),
+        ..AvLimits::default()
+    };
+    let relay = Relay::start_with(8, limits);
+    let mut ann = Client::tcp(&relay, "ann");
+    ann.allocate();
+    let mut trickle = connect(&relay);
+    let begun = std::time::Instant::now();
+    // The head of a message that never becomes whole.
+    trickle
+        .write_all(&[0, 1, 0, 96, 0x21, 0x12, 0xA4, 0x42])
+        .expect("sent");
+    trickle
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .expect("a timeout");
+    let ended = (0..90).find(|_| {
+        let gone = trickle.write_all(&[0]).is_err();
+        gone || !matches!(trickle.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+    });
+    assert!(ended.is_some());
+    assert!(begun.elapsed() >= Duration::from_millis(1500));
+    relay.reaches(
+        "edge_av_connections_ended_total{reason=\"no_allocation\"}",
+        1,
+    );
+    ann.granted(|request| request, Method::Refresh);
+}
+
+#[test]
 fn a_drain_waits_for_the_calls_there_are() {
     let mut relay = Relay::start(5);
     let mut ann = Client::udp(&relay, "ann");

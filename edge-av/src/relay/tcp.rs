@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use edge_common::config::AvLimits;
 use edge_common::net::accept::Gate;
 use edge_common::net::handshake;
 use edge_common::net::stream::{Read, Stream, StreamOptions};
@@ -24,12 +25,29 @@ pub const fn stream_options() -> StreamOptions {
     }
 }
 
+/// How long somebody without an allocation is borne.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    silence: Duration,
+    stay: Duration,
+}
+
+impl From<&AvLimits> for Patience {
+    fn from(limits: &AvLimits) -> Self {
+        Self {
+            silence: limits.stranger_silence,
+            stay: limits.stranger_stay,
+        }
+    }
+}
+
 /// Serves one connection to its end. With `tls`, a ClientHello as the first bytes is answered.
 pub async fn serve(
     shard: SharedShard,
     listener: ListenerId,
     stream: Stream,
     gate: Gate,
+    patience: Patience,
     tls: Option<Arc<ArcSwap<ServerConfig>>>,
 ) {
     let from = FiveTuple {
@@ -40,13 +58,13 @@ pub async fn serve(
     let Some(beginning) = gate.begin_handshake(stream.remote().ip()) else {
         return stream.abort();
     };
-    if let Err(error) = begin(&stream, tls).await {
+    if let Err(error) = begin(&stream, patience, tls).await {
         shard.borrow().stream_ended(error);
         return stream.abort();
     }
     drop(beginning);
     let number = shard.borrow_mut().connect(run::now(), from, stream.clone());
-    if let Err(error) = read_frames(&shard, from, &stream).await {
+    if let Err(error) = read_frames(&shard, from, &stream, patience).await {
         shard.borrow().stream_ended(error);
     }
     shard.borrow_mut().disconnect(run::now(), from, number);
@@ -54,13 +72,17 @@ pub async fn serve(
 }
 
 /// Looks at the first bytes: TURN needs nothing, TLS a handshake, and all else is refused.
-async fn begin(stream: &Stream, tls: Option<Arc<ArcSwap<ServerConfig>>>) -> Result<(), FrameError> {
-    let spoken = tokio::time::timeout(STRANGER_TIMEOUT, stream.peek(Framer::opening)).await;
+async fn begin(
+    stream: &Stream,
+    patience: Patience,
+    tls: Option<Arc<ArcSwap<ServerConfig>>>,
+) -> Result<(), FrameError> {
+    let spoken = tokio::time::timeout(patience.silence, stream.peek(Framer::opening)).await;
     match spoken {
         Ok(Ok(Some(Ok(())))) => Ok(()),
         Ok(Ok(Some(Err(FrameError::Tls)))) => {
             let config = tls.ok_or(FrameError::Tls)?.load_full();
-            handshake::server(stream, config, STRANGER_TIMEOUT)
+            handshake::server(stream, config, patience.silence)
                 .await
                 .map_err(|_| FrameError::Tls)
         }
@@ -75,12 +97,13 @@ async fn read_frames(
     shard: &SharedShard,
     from: FiveTuple,
     stream: &Stream,
+    patience: Patience,
 ) -> Result<(), FrameError> {
     let (mut framer, mut stranger_since) = (Framer::new(), Instant::now());
     loop {
         let mut lost = None;
         let read = stream.read(|bytes| take_frames(shard, from, &mut framer, bytes, &mut lost));
-        match tokio::time::timeout(STRANGER_TIMEOUT, read).await {
+        match tokio::time::timeout(patience.silence, read).await {
             Ok(Ok(Read::Data)) => {}
             Ok(Ok(Read::End) | Err(_)) => return Ok(()),
             // Who holds an allocation may listen only; its lifetime bounds that.
@@ -92,7 +115,7 @@ async fn read_frames(
         }
         if shard.borrow().is_known(from) {
             stranger_since = Instant::now();
-        } else if stranger_since.elapsed() >= STRANGER_STAY {
+        } else if stranger_since.elapsed() >= patience.stay {
             break;
         }
     }
@@ -131,10 +154,6 @@ fn take_frames(
     }
 }
 
-/// How long somebody without an allocation may stay silent.
-const STRANGER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long somebody without an allocation may stay at all: a byte now and then keeps no place.
-const STRANGER_STAY: Duration = Duration::from_secs(60);
 /// Half a second of video; what waits longer is late anyway.
 const QUEUE_MAX: usize = 256 * 1024;
 const READ_MAX: usize = 16 * 1024;

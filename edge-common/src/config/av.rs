@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::network::CertificateFiles;
-use super::schema_text;
+use super::{schema_text, units};
 use crate::host_name::HostName;
 use crate::ports::PortRange;
 
@@ -140,9 +140,17 @@ pub struct AvLimits {
     /// New connections in one moment from a source address that was quiet before.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_burst_per_source: u32,
-    /// Answers a second to one source address that has not authenticated.
+    /// Answers a second to one source address that has not authenticated; over UDP and over TCP so many each.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub stranger_answers_per_second: usize,
+    /// Without any byte from a TCP client that holds no allocation.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "schema_text::Duration")]
+    pub stranger_silence: Duration,
+    /// How long a TCP client may stay without an allocation, whatever it sends.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "schema_text::Duration")]
+    pub stranger_stay: Duration,
     /// Messages waiting between two cores.
     #[schemars(range(min = 16, max = 1_000_000))]
     pub mailbox: usize,
@@ -164,6 +172,8 @@ impl Default for AvLimits {
             connections_per_second_per_source: 100,
             connections_burst_per_source: 256,
             stranger_answers_per_second: 50,
+            stranger_silence: Duration::from_secs(10),
+            stranger_stay: Duration::from_secs(60),
             mailbox: 4096,
         }
     }
