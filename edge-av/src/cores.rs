@@ -15,6 +15,7 @@ use edge_common::net::core_runtime::{CoreContext, Cores, core_count};
 use edge_common::net::mailbox::{self, Mailboxes};
 use edge_common::observe::metrics::Metrics;
 use edge_common::random::SystemRandom;
+use edge_common::run;
 use edge_common::side::SidePair;
 use edge_common::time::Now;
 use ipnet::IpNet;
@@ -29,7 +30,7 @@ use crate::relay::shard::{self, Rules, Shard, shard_of};
 use crate::relay::sockets::Sockets;
 use crate::relay::tcp::{self, Patience};
 use crate::turn::five_tuple::{ListenerId, Transport};
-use crate::turn::Server;
+use crate::turn::{Server, Shared};
 
 impl Parts {
     /// Opens every socket and starts the cores: when this returns, clients are served.
@@ -118,6 +119,36 @@ impl Parts {
         metrics
             .gauges("relay_ports", "Relay ports in use", [])
             .watch([], in_use);
+        self.watch_tables(metrics);
+    }
+
+    fn watch_tables(&self, metrics: &Metrics) {
+        let Shared {
+            users,
+            sources,
+            strangers,
+            stream_strangers,
+            ..
+        } = self.shared.clone();
+        let slots = metrics.gauges("table_slots", "Slots of a table", ["table"]);
+        let used = metrics.gauges("table_slots_used", "Slots of it in use", ["table"]);
+        let each = [
+            ("users", users.slots()),
+            ("sources", sources.slots()),
+            ("strangers", strangers.slots()),
+            ("stream_strangers", stream_strangers.slots()),
+        ];
+        for (table, count) in each {
+            slots.with([table]).set(count as i64);
+        }
+        used.watch(["users"], move || users.users() as i64);
+        used.watch(["sources"], move || sources.slots_used() as i64);
+        used.watch(["strangers"], move || {
+            strangers.slots_used(run::now()) as i64
+        });
+        used.watch(["stream_strangers"], move || {
+            stream_strangers.slots_used(run::now()) as i64
+        });
     }
 }
 

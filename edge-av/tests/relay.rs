@@ -596,6 +596,28 @@ fn a_byte_now_and_then_keeps_no_place_and_an_allocation_does() {
 }
 
 #[test]
+fn the_tables_tell_how_full_they_are() {
+    let relay = Relay::start(9);
+    let slots = |table| relay.count(&format!("edge_av_table_slots_used{{table=\"{table}\"}}"));
+    assert_eq!(
+        (slots("users"), slots("sources"), slots("strangers")),
+        (0, 0, 0)
+    );
+    let (mut ann, mut bob) = (Client::udp(&relay, "ann"), Client::udp(&relay, "bob"));
+    ann.allocate();
+    bob.allocate();
+    // Both come from one address, which has two slots.
+    assert_eq!((slots("users"), slots("sources")), (2, 2));
+    ann.release();
+    bob.release();
+    assert_eq!((slots("users"), slots("sources")), (0, 0));
+    assert_eq!(
+        relay.count("edge_av_table_slots{table=\"strangers\"}"),
+        65_536
+    );
+}
+
+#[test]
 fn a_drain_waits_for_the_calls_there_are() {
     let mut relay = Relay::start(5);
     let mut ann = Client::udp(&relay, "ann");

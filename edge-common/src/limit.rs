@@ -243,6 +243,21 @@ impl SourceCap {
         first.min(second)
     }
 
+    /// Slots of the table.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.0.counts.len()
+    }
+
+    /// Slots that count somebody; a walk through the table, for a scrape.
+    #[must_use]
+    pub fn slots_used(&self) -> usize {
+        let counts = self.0.counts.iter();
+        counts
+            .filter(|count| count.load(Ordering::Relaxed) != 0)
+            .count()
+    }
+
     /// How often [`SourceCap::enter`] had to say no.
     #[must_use]
     pub fn refused(&self) -> u64 {
@@ -311,6 +326,22 @@ impl SourceRate {
             self.0.refused.fetch_add(1, Ordering::Relaxed);
         }
         taken
+    }
+
+    /// Slots of the table.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.0.full_again.len()
+    }
+
+    /// Slots whose bucket is not full again yet; a walk through the table, for a scrape.
+    #[must_use]
+    pub fn slots_used(&self, now: Now) -> usize {
+        let now = nanos(now.mono.saturating_duration_since(self.0.start));
+        let moments = self.0.full_again.iter();
+        moments
+            .filter(|full_again| full_again.load(Ordering::Relaxed) > now)
+            .count()
     }
 
     /// How often [`SourceRate::take`] had to say no.

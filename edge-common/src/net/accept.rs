@@ -166,6 +166,15 @@ impl Gate {
         metrics
             .gauges("connections", "Connections that are open", ["listener"])
             .watch([listener], move || open.used() as i64);
+        let handshakes = Cap::new("handshakes", limits.handshakes);
+        let pending = handshakes.clone();
+        metrics
+            .gauges(
+                "handshakes",
+                "Connections whose PROXY header or handshake is under way",
+                ["listener"],
+            )
+            .watch([listener], move || pending.used() as i64);
         let accepted = metrics.counters(
             "connections_accepted",
             "Connections that the kernel handed over",
@@ -176,7 +185,7 @@ impl Gate {
             all: all.clone(),
             sources: SourceCap::new(key, slots, limits.per_source),
             rate: SourceRate::new(key, slots, limits.source_rate, now),
-            handshakes: Cap::new("handshakes", limits.handshakes),
+            handshakes,
             handshake_sources: SourceCap::new(
                 key,
                 limits.handshakes.saturating_mul(4),
@@ -582,6 +591,10 @@ mod tests {
                 let _silent = (edge.connect().await, edge.connect().await);
                 edge.until(|edge| edge.counted("connections_accepted") == 2)
                     .await;
+                for gauge in ["connections", "handshakes"] {
+                    let line = format!("edge_test_{gauge}{{listener=\"client\"}} 2");
+                    assert!(edge.metrics.text().contains(&line), "{line}");
+                }
                 let mut third = edge.connect().await;
                 assert!(third.read_u8().await.is_err(), "{reason}");
                 assert_eq!(edge.refused(reason), 1, "{reason}");
