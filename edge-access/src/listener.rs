@@ -13,7 +13,7 @@ use edge_common::net::stream::Stream;
 use edge_common::observe::metrics::Metrics;
 use edge_common::ports::{Purpose, Service};
 use edge_common::run;
-use edge_common::side::Side;
+use edge_common::side::{Side, SidePair};
 use edge_common::sip::framer::Opener;
 use ipnet::IpNet;
 
@@ -41,6 +41,13 @@ impl Entrance {
             Self::Client => Purpose::Client,
             Self::Federation => Purpose::Federation,
             Self::Internal => Purpose::Internal,
+        }
+    }
+
+    const fn side(self) -> Side {
+        match self {
+            Self::Client | Self::Federation => Side::External,
+            Self::Internal => Side::Internal,
         }
     }
 
@@ -75,12 +82,16 @@ pub fn bind(
 ) -> Result<Vec<Vec<Listening>>, BindError> {
     let mut bound: Vec<Vec<Listening>> = (0..cores).map(|_| Vec::new()).collect();
     let listeners = config.listeners();
-    // What is open at once is open by whatever way it came in.
-    let all = Cap::new("access.limits.connections", limits.connections);
+    // Clients and partners share what is open at once; servers inside have as much for themselves, so that a flood
+    // outside shuts out no Director.
+    let caps = SidePair {
+        external: Cap::new("access.limits.connections", limits.connections),
+        internal: Cap::new("access.limits.connections", limits.connections),
+    };
     for entrance in Entrance::ALL {
         let purpose = entrance.purpose();
         let gate = Gate::within(
-            &all,
+            &caps[entrance.side()],
             entrance.label(),
             gate_limits(entrance, limits),
             key,
@@ -184,14 +195,14 @@ fn gate_limits(entrance: Entrance, limits: &AccessLimits) -> GateLimits {
 }
 
 fn door(entrance: Entrance, config: &Config, limits: &AccessLimits, tls: &Tls) -> Door {
-    let (side, security, stream) = match entrance {
-        Entrance::Client => (Side::External, &tls.client, client_stream(limits)),
-        Entrance::Federation => (Side::External, &tls.federation, server_stream(limits)),
-        Entrance::Internal => (Side::Internal, &tls.internal, server_stream(limits)),
+    let (security, stream) = match entrance {
+        Entrance::Client => (&tls.client, client_stream(limits)),
+        Entrance::Federation => (&tls.federation, server_stream(limits)),
+        Entrance::Internal => (&tls.internal, server_stream(limits)),
     };
     Door {
         security: Security::Tls(Arc::clone(security)),
-        balancers: config.array.balancers[side]
+        balancers: config.array.balancers[entrance.side()]
             .iter()
             .copied()
             .map(IpNet::from)

@@ -54,7 +54,7 @@ pub enum RegisterMode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccessLimits {
-    /// Connections open at once; further ones are closed on arrival.
+    /// Connections open at once from outside, and as many again from inside; further ones are closed on arrival.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections: usize,
     /// Of these from one source address (IPv6: one /64).
