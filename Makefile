@@ -31,7 +31,7 @@ deny: ## bans, licences and sources of every dependency
 	$(STAGE) deny    tests/deny.sh
 
 unit: ## unit, property, golden and simulated-world tests
-	$(STAGE) unit    $(CARGO) test --workspace --locked
+	$(STAGE) unit    $(CARGO) test --workspace --locked --no-fail-fast
 
 bins: ## the release binaries
 	$(STAGE) build   $(CARGO) build --release --workspace --bins --locked

@@ -10,7 +10,7 @@ set -euo pipefail
 needed=(
     kamailio:kamailio knotd:knot kdig:knot-dnsutils baresip:baresip-core
     turnutils_uclient:coturn nft:nftables ip:iproute2 ss:iproute2 sysctl:procps
-    openssl:openssl socat:socat strace:strace setpriv:util-linux unshare:util-linux
+    openssl:openssl socat:socat ping:iputils-ping strace:strace setpriv:util-linux unshare:util-linux
     stdbuf:coreutils systemd-analyze:systemd cc:gcc make:make
 )
 # What has no command of its own: the TLS module of Kamailio, the headers that the C compiler needs.
