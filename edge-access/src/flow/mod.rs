@@ -277,6 +277,8 @@ impl Core {
                     len
                 }
                 Err(error) => {
+                    let offset = framer.offset();
+                    tracing::debug!(?key, %error, offset, "a message cannot be cut off the stream");
                     proxy.handle_frame_error(key, &received[at..], error);
                     received.len() - at
                 }

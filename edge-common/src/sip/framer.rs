@@ -89,6 +89,8 @@ pub struct Framer {
     opener: Opener,
     limits: Limits,
     state: State,
+    /// Bytes of the stream that were told to be consumed.
+    taken: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -131,6 +133,7 @@ impl Framer {
             opener,
             limits,
             state: State::Head(Head::default()),
+            taken: 0,
         }
     }
 
@@ -139,8 +142,27 @@ impl Framer {
         self.limits = limits;
     }
 
+    /// Bytes of the connection before what stands at the front now; after an error, before the message that cannot be
+    /// cut off: for whoever has to find out why a connection was closed.
+    #[must_use]
+    pub const fn offset(&self) -> u64 {
+        self.taken
+    }
+
     /// Says what stands at the front of `received`. Consume it before the next call.
     pub fn next(&mut self, received: &[u8]) -> Result<Step, FrameError> {
+        let step = self.step(received)?;
+        self.taken += match step {
+            Step::NeedMore => 0,
+            Step::Skip { len }
+            | Step::Ping { len }
+            | Step::Pong { len }
+            | Step::Message { len } => len as u64,
+        };
+        Ok(step)
+    }
+
+    fn step(&mut self, received: &[u8]) -> Result<Step, FrameError> {
         if let State::Head(head) = self.state {
             if let Some(step) = self.blank(received) {
                 return Ok(step);
@@ -312,6 +334,20 @@ mod tests {
             ]
         );
         every_cut(Opener::Remote, &whole);
+    }
+
+    #[test]
+    fn an_error_tells_where_its_message_begins() {
+        let mut framer = Framer::new(Opener::Remote, LIMITS);
+        let good = b"\r\n\r\nBYE sip:a SIP/2.0\r\nl: 3\r\n\r\nabc";
+        assert_eq!(framer.next(good), Ok(Step::Ping { len: 4 }));
+        let len = good.len() - 4;
+        assert_eq!(framer.next(&good[4..]), Ok(Step::Message { len }));
+        // What comes in pieces is still one message.
+        assert_eq!(framer.next(b"BYE sip:a"), Ok(Step::NeedMore));
+        let refused = framer.next(b"BYE sip:a SIP/2.0\r\nl: x\r\n\r\n");
+        assert_eq!(refused, Err(FrameError::ContentLengthInvalid));
+        assert_eq!(framer.offset(), good.len() as u64);
     }
 
     #[test]
