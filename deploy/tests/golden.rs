@@ -135,18 +135,11 @@ fn the_packaged_units_are_those_of_the_single_edge() {
 fn every_unit_is_exposed_by_two_at_most() {
     let files = files_below(&here("systemd")).into_iter();
     for unit in files.filter(|file| file.extension().is_some_and(|ending| ending == "service")) {
-        let output = match Command::new("systemd-analyze")
+        let output = Command::new("systemd-analyze")
             .args(["security", "--offline=true", "--no-pager", "--threshold=20"])
             .arg(&unit)
             .output()
-        {
-            Ok(output) => output,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                eprintln!("not run: there is no systemd-analyze");
-                return;
-            }
-            Err(error) => panic!("systemd-analyze: {error}"),
-        };
+            .unwrap_or_else(|error| panic!("systemd-analyze (tests/setup.sh brings it): {error}"));
         assert!(
             output.status.success(),
             "{}:\n{}{}",
@@ -159,14 +152,8 @@ fn every_unit_is_exposed_by_two_at_most() {
 
 #[test]
 fn the_allowed_system_calls_are_what_daemons_need_and_no_more() {
-    let allowed = match systemd::allowed_system_calls(apply::system_call_group) {
-        Ok(allowed) => allowed,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("not run: there is no systemd-analyze");
-            return;
-        }
-        Err(error) => panic!("{error}"),
-    };
+    let allowed = systemd::allowed_system_calls(apply::system_call_group)
+        .unwrap_or_else(|error| panic!("systemd-analyze (tests/setup.sh brings it): {error}"));
     for needed in [
         "read",
         "epoll_wait",
