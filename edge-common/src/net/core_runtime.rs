@@ -5,7 +5,7 @@
 //! and the gathering (one seal and one write per peer and turn) is lost.
 //!
 //! ```text
-//!   Cores::start ─┬─ thread "access-0" ─ runtime ─ LocalSet ─ main(CoreContext 0) + the core's flusher
+//!   Cores::start ─┬─ thread "access-0" ─ local runtime ─ main(CoreContext 0) + the core's flusher
 //!                 └─ thread "access-1" ─ …
 //! ```
 
@@ -22,9 +22,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::watch;
-use tokio::task::LocalSet;
 use tokio::time::MissedTickBehavior;
 
 use super::stream::Flushable;
@@ -218,10 +217,11 @@ struct Place {
 }
 
 impl CoreContext {
-    /// A core of its own on the current thread, for tests and small tools. Call it inside a [`LocalSet`].
+    /// A core of its own on the current thread, for tests and small tools. Call it where local tasks can be spawned (a
+    /// `LocalRuntime` or `LocalSet`).
     #[must_use]
     pub fn alone() -> Self {
-        // The sender is dropped: such a core serves until its LocalSet ends.
+        // The sender is dropped: such a core serves until its runtime ends.
         let (_, phase) = watch::channel(Phase::Serving);
         Self::enter(Place {
             index: 0,
@@ -455,8 +455,9 @@ where
 {
     let runtime = Builder::new_current_thread()
         .enable_all()
+        .event_interval(TASKS_PER_POLL)
         .on_thread_park(before_sleep)
-        .build();
+        .build_local(LocalOptions::default());
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -465,8 +466,7 @@ where
         }
     };
     shorten_timer_slack();
-    let tasks = LocalSet::new();
-    tasks.block_on(&runtime, async move {
+    runtime.block_on(async move {
         tokio::task::spawn_local(Arc::clone(&place.heart).beat());
         let core = CoreContext::enter(place);
         main(core.clone()).await;
@@ -615,6 +615,9 @@ pub const READ_MAX: usize = 64 * 1024;
 const SPARE_QUEUES: usize = 32;
 const SPARE_LEN_MAX: usize = 32 * 1024;
 
+/// Tasks that run before the sockets are asked again for what is ready: with tokio's 61, a small message would wait for
+/// as many full turns of busy relays.
+const TASKS_PER_POLL: u32 = 16;
 /// The flusher's list is empty after the first turn, unless somebody has megabytes to say.
 const FAREWELL_TURNS: usize = 64;
 const HEARTBEAT: Duration = Duration::from_millis(500);
