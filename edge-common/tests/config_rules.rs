@@ -402,8 +402,8 @@ const CASES: &[Case] = &[
         rule::PREREAD_LARGE,
         SINGLE,
         "[av]\n",
-        "[webconf.limits]\npreread = \"16 KiB\"\n[av]\n",
-        "[webconf.limits]\npreread = «\"17 KiB\"\n[av]\n",
+        "[webconf.limits]\npreread = \"16 KiB\"\nrelay_buffer = \"16 KiB\"\n[av]\n",
+        "[webconf.limits]\npreread = «\"17 KiB\"\nrelay_buffer = \"16 KiB\"\n[av]\n",
     ),
     // Audio and video.
     case(rule::AUTH_KEY_SHARED, SINGLE, "\"certs/av-auth.key\"", "«\"certs/av.key\""),

@@ -121,7 +121,7 @@ impl Default for WebconfLimits {
             half_close_timeout: Duration::from_secs(30),
             pool_min: 32,
             pool_max: 512,
-            relay_buffer: 16 * units::KIB,
+            relay_buffer: 64 * units::KIB,
         }
     }
 }

@@ -185,6 +185,7 @@ struct Core {
     /// Streams of this core that still hold their socket.
     streams: watch::Sender<usize>,
     ended: Cell<bool>,
+    share: Cell<Share>,
 }
 
 /// The buffers that all connections of a core share; they hold bytes only while one connection takes its turn.
@@ -297,6 +298,19 @@ impl CoreContext {
         result
     }
 
+    /// The most that one read may take in this turn.
+    pub(crate) fn read_share(&self) -> usize {
+        self.0.share.get().size
+    }
+
+    /// A read gave `len` bytes.
+    pub(crate) fn note_read(&self, len: usize) {
+        SHORT_WAIT.set(SHORT_WAIT.get().read(len));
+        if len >= BULK_READ {
+            self.0.share.set(self.0.share.get().bulk());
+        }
+    }
+
     /// Puts a stream on the list of those to flush when the tasks that are ready now have run.
     pub(crate) fn flush_later(&self, stream: Flushable) {
         if self.has_ended() {
@@ -338,6 +352,7 @@ impl CoreContext {
             ids,
             streams: watch::Sender::new(0),
             ended: Cell::new(false),
+            share: Cell::new(Share::new()),
         }));
         core.spawn(flush_dirty(Rc::downgrade(&core.0)));
         core
@@ -417,6 +432,12 @@ async fn flush_dirty(core: Weak<Core>) {
         }
         for stream in batch.drain(..) {
             stream.flush();
+        }
+        if let Some(core) = core.upgrade() {
+            core.share.set(core.share.get().next_turn());
+            if core.dirty.borrow().is_empty() {
+                continue;
+            }
         }
         // A stream that has more for another turn is on the list again; the others come first.
         tokio::task::yield_now().await;
@@ -540,11 +561,6 @@ thread_local! {
     static SHORT_WAIT: Cell<ShortWait> = const { Cell::new(ShortWait::new()) };
 }
 
-/// Tells the adaptive wait of this core's thread that a read gave `len` bytes.
-pub(crate) fn note_read(len: usize) {
-    SHORT_WAIT.set(SHORT_WAIT.get().read(len));
-}
-
 /// Runs each time the core has nothing left to do.
 fn before_sleep() {
     let (wait, decided) = SHORT_WAIT.get().sleep(crate::run::now().mono);
@@ -610,8 +626,47 @@ impl ShortWait {
     }
 }
 
+/// How much one read may take, so that a turn of the core stays short however many connections are busy.
+///
+/// A small message waits for the turn that is under way: 20 relays that take 64 KiB each way are 2.5 MB, some
+/// milliseconds. The more reads of the last turn were long ones, the shorter are those of this turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Share {
+    /// Bytes of one read.
+    size: usize,
+    /// Long reads of this turn.
+    bulk: usize,
+}
+
+impl Share {
+    const fn new() -> Self {
+        Self {
+            size: READ_MAX,
+            bulk: 0,
+        }
+    }
+
+    const fn bulk(mut self) -> Self {
+        self.bulk += 1;
+        self
+    }
+
+    fn next_turn(self) -> Self {
+        Self {
+            size: (TURN_BUDGET / self.bulk.max(1)).clamp(SHARE_MIN, READ_MAX),
+            bulk: 0,
+        }
+    }
+}
+
 /// The most that one read takes from a socket: the budget of a connection for one turn.
 pub const READ_MAX: usize = 64 * 1024;
+/// Bytes of long reads that one turn of a core aims at: half a millisecond of a relay's work.
+const TURN_BUDGET: usize = 512 * 1024;
+/// A full TLS record and its head: a smaller share would cut every record of a busy stream in two.
+const SHARE_MIN: usize = 17 * 1024;
+/// From here on a read counts as a long one.
+const BULK_READ: usize = 8 * 1024;
 const SPARE_QUEUES: usize = 32;
 const SPARE_LEN_MAX: usize = 32 * 1024;
 
@@ -633,6 +688,17 @@ const SHORT_READ: usize = 2_048;
 mod tests {
     use super::*;
     use crate::net::stream::Stream;
+
+    #[test]
+    fn many_busy_connections_share_a_turn() {
+        let few = (0..4).fold(Share::new(), |share, _| share.bulk());
+        assert_eq!(few.next_turn().size, READ_MAX);
+        let many = (0..20).fold(Share::new(), |share, _| share.bulk());
+        assert_eq!(many.next_turn().size, TURN_BUDGET / 20);
+        let crowd = (0..1000).fold(Share::new(), |share, _| share.bulk());
+        assert_eq!(crowd.next_turn().size, SHARE_MIN);
+        assert_eq!(crowd.next_turn().next_turn(), Share::new(), "and it passes");
+    }
 
     #[test]
     fn every_core_runs_on_a_thread_of_its_own_with_its_name() {

@@ -124,7 +124,7 @@ impl Default for AgentLimits {
             admit_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(4 * 3600),
             half_close_timeout: Duration::from_secs(30),
-            relay_buffer: 16 * units::KIB,
+            relay_buffer: 64 * units::KIB,
             drain_timeout: Duration::from_secs(60),
         }
     }

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use super::outbound::{Kind, Outbound};
 use super::{Flushable, LINGER, QueueError, Read, StreamError, StreamOptions, StreamStats};
-use crate::net::core_runtime::{self, Buffers, CoreContext, CountedCore, READ_MAX};
+use crate::net::core_runtime::{Buffers, CoreContext, CountedCore, READ_MAX};
 use crate::net::tls_driver::{TlsDriver, TlsError};
 use crate::observe::log::ConnectionId;
 
@@ -166,7 +166,8 @@ impl Inner {
             Some(driver) => driver.restore(&mut buffers.received),
             None => 0,
         };
-        let end = start + self.options.read_max.clamp(1, READ_MAX);
+        let share = self.options.read_max.min(self.core.read_share());
+        let end = start + share.clamp(1, READ_MAX);
         let len = match self.tcp.try_read(&mut buffers.received[start..end]) {
             Ok(0) => return state.end_of_input().map(|()| Received::Nothing),
             Ok(len) => len,
@@ -175,6 +176,7 @@ impl Inner {
             }
             Err(error) => return Err(StreamError::Socket(error.kind())),
         };
+        self.core.note_read(len);
         state.count_read(len);
         if state.tls.is_none() {
             drop(state);
@@ -596,7 +598,6 @@ impl State {
     }
 
     fn count_read(&mut self, len: usize) {
-        core_runtime::note_read(len);
         self.in_a_row += len;
         self.stats.reads = self.stats.reads.wrapping_add(1);
         self.stats.bytes_in += len as u64;
