@@ -1,6 +1,7 @@
 //! The daemon: everything is loaded and bound first, then the cores start.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
@@ -16,15 +17,17 @@ use edge_common::run::{self, Shared};
 use edge_common::secret::{Label, Secrets};
 use edge_common::secret_files;
 
+use crate::admin::Host;
 use crate::connector::{Exit, NextHop, Partners};
 use crate::epoch;
-use crate::flow::{Core, Letter, VERDICTS_CORE};
+use crate::flow::{Core, Errand, Letter, VERDICTS_CORE};
 use crate::listener::{self, Listening};
 use crate::observe::Observer;
 use crate::proxy::Proxy;
 use crate::proxy::federation::Authority;
 use crate::proxy::settings::Settings;
 use crate::proxy::token::Tokens;
+use crate::recorder::Recorder;
 use crate::resolver::Verdicts;
 use crate::tls::Tls;
 
@@ -80,6 +83,8 @@ struct Plan {
     tokens: Arc<Tokens>,
     tls: Tls,
     observer: Observer,
+    /// From when on all cores count.
+    began: Instant,
 }
 
 /// How names are asked for on each side; every core has its own resolvers.
@@ -127,6 +132,7 @@ impl Daemon {
             settings: Arc::new(settings),
             tokens: Arc::new(Tokens::new(&secrets)),
             tls: tls.clone(),
+            began: run::now().mono,
             observer: Observer::new(metrics, count, shared.readiness.condition("next_hop")),
             access: Arc::new(access.clone()),
             config,
@@ -166,16 +172,34 @@ impl Daemon {
 }
 
 impl Reloader {
+    /// Who answers `edgectl`.
+    #[must_use]
+    pub fn host(&self) -> Host {
+        let config = self.config.load();
+        let member = config.local();
+        Host {
+            member: member.name.clone(),
+            node: member.id,
+            outbox: self.outbox.clone(),
+        }
+    }
+
     /// Takes a configuration that was read again, for new connections and new messages.
     pub fn reload(&self, config: Config) -> anyhow::Result<()> {
         let access = config.access.as_ref().context(NO_ACCESS)?;
         let secrets = secret_files::array_secrets(&config.array.secrets)?;
         self.tls.reload(run::now(), &config, access, &secrets)?;
         let settings = Arc::new(Settings::of(&config, self.epoch).context(NO_ACCESS)?);
+        let trace = access.trace.clone();
         self.config.store(Arc::new(config));
         for core in 0..self.outbox.cores() {
             let letter = Letter::Settings(Arc::clone(&settings));
             if self.outbox.send(core, letter).is_err() {
+                anyhow::bail!("core {core} is too busy to take new settings; try again");
+            }
+            let trace = trace.clone();
+            let errand = Errand::new(move |core| core.recorder().configure(&trace));
+            if self.outbox.send(core, Letter::Errand(errand)).is_err() {
                 anyhow::bail!("core {core} is too busy to take new settings; try again");
             }
         }
@@ -242,6 +266,7 @@ fn make_core(context: &CoreContext, seed: &Seed, plan: &Plan) -> Core {
         proxy,
         seed.mailboxes.outbox.clone(),
         plan.observer.clone(),
+        Recorder::new(&access.trace, plan.began),
         Partners::new(exit, dns),
         verdicts,
     )

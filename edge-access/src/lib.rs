@@ -6,15 +6,21 @@
 //!              mailboxes ◄────────┼────────► verdicts (one core), partners' edges, next hop
 //! ```
 //!
-//! Pure: [`proxy`] decides; everything in it is told the time, the sender and the bytes.
+//! Pure: [`proxy`] decides; everything in it is told the time, the sender and the bytes. [`trace`] keeps headlines of
+//! what passed, [`connections`] lists who is there.
 //!
 //! With sockets: [`listener`] lets connections in, [`connector`] opens those to the next hop and to
 //! partners, [`flow`] runs each of them on its core and does what the proxy says, [`resolver`] owns the
-//! verdicts on domains, [`tls`] holds the certificates, [`observe`] counts, [`daemon`] puts it together,
+//! verdicts on domains, [`tls`] holds the certificates, [`observe`] counts, [`recorder`] shows what passes to those who
+//! trace it, [`admin`] answers `edgectl`, [`daemon`] puts it together,
 //! [`service`] runs it in the scaffold of all daemons.
 
+pub mod connections;
 pub mod proxy;
+pub mod trace;
 
+#[cfg(feature = "io")]
+pub mod admin;
 #[cfg(feature = "io")]
 pub mod connector;
 #[cfg(feature = "io")]
@@ -27,6 +33,8 @@ pub mod flow;
 pub mod listener;
 #[cfg(feature = "io")]
 pub mod observe;
+#[cfg(feature = "io")]
+pub mod recorder;
 #[cfg(feature = "io")]
 pub mod resolver;
 #[cfg(feature = "io")]

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use edge_common::config::{AtStart, Config, Finding};
 use edge_common::net::bind::Bind;
-use edge_common::observe::admin::{Changers, Commands};
+use edge_common::observe::admin::Changers;
 use edge_common::observe::http::Audience;
 use edge_common::ports::{Listener, Purpose, Service as Owner};
 use edge_common::run::{Arguments, Fault, Frame, Loaded, Running, Service, Shared};
 use edge_common::side::Side;
 use ipnet::IpNet;
 
+use crate::admin;
 use crate::daemon::{Daemon, Names};
 
 /// The Access Edge.
@@ -50,6 +51,7 @@ impl Service for AccessEdge {
         let at_start = AtStart::of(&config, Owner::Access);
         let daemon = Daemon::start(Arc::new(config), &names, shared)?;
         let (cores, reloader) = daemon.into_parts();
+        let commands = admin::commands(&reloader.host());
         Ok(Running {
             cores,
             reload: Box::new(move |config| {
@@ -60,7 +62,7 @@ impl Service for AccessEdge {
                 }
                 Ok(())
             }),
-            commands: Commands::default(),
+            commands,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 #![cfg(feature = "io")]
 
+mod operator;
 mod support;
 
 use std::collections::BTreeMap;

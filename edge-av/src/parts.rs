@@ -241,7 +241,8 @@ fn purpose_of(listener: &ports::Listener) -> Option<Listener> {
         | Purpose::Mras
         | Purpose::TurnRest
         | Purpose::Health
-        | Purpose::Link => return None,
+        | Purpose::Link
+        | Purpose::Mirror => return None,
     };
     Some(Listener {
         transport,

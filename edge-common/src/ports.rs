@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-use crate::config::{Config, RelayMode};
+use crate::config::{Config, Hep, RelayMode};
 use crate::side::Side;
 
 /// One port or range of the edge.
@@ -117,6 +117,8 @@ pub enum Purpose {
     Health,
     /// Members of the array among themselves.
     Link,
+    /// Copies of messages go to a collector.
+    Mirror,
 }
 
 /// Over what a port is reached.
@@ -170,6 +172,8 @@ pub enum Reach {
     Balancers,
     /// The other members' addresses on that side.
     Members,
+    /// The collector of copied messages.
+    Collector,
 }
 
 /// Whether a row is in use.
@@ -409,6 +413,10 @@ fn is_served(row: &Row, config: &Config) -> bool {
             .access
             .as_ref()
             .is_some_and(|access| access.federation.enabled),
+        (Service::Access, _, Purpose::Mirror) => config
+            .access
+            .as_ref()
+            .is_some_and(|access| access.hep.is_some()),
         (Service::Access, Side::Internal, Purpose::Dns) => {
             config.access.is_some() && config.internal.next_hop_addresses.is_empty()
         }
@@ -437,6 +445,7 @@ fn config_port(key: &str, config: &Config) -> Option<PortRange> {
         "access.client_port" => access?.client_port,
         "access.federation_port" => access?.federation_port,
         "access.internal_port" => access?.internal_port,
+        "access.hep.port" => access?.hep.as_ref().map_or(Hep::PORT, |hep| hep.port),
         "internal.next_hop" => config.internal.next_hop.as_ref()?.port,
         "webconf.port" => webconf?.port,
         "webconf.agent_port" => webconf?.agent_port,
@@ -577,6 +586,20 @@ pub const TABLE: &[Row] = &[
             Side::Internal,
             Transport::Tcp,
             Reach::NextHop,
+        )
+    },
+    Row {
+        id: "access/int/hep",
+        protocol: "HEP",
+        key: Some("access.hep.port"),
+        default: PortRange::one(Hep::PORT),
+        words: "Copies of messages go to the collector, when one is configured.",
+        ..dial(
+            Service::Access,
+            Purpose::Mirror,
+            Side::Internal,
+            Transport::Udp,
+            Reach::Collector,
         )
     },
     Row {

@@ -453,6 +453,27 @@ const CASES: &[Case] = &[
         "[state]\ndirectory = \"/srv/edge\"\n[dns]\n",
         "[state]\ndirectory = «\"srv/edge\"\n[dns]\n",
     ),
+    added(
+        rule::COLLECTOR_PLACE,
+        SINGLE,
+        "[dns]\n",
+        "[access.hep]\ncollector = \"10.10.0.60\"\n[dns]\n",
+        "[access.hep]\ncollector = «\"192.0.2.60\"\n[dns]\n",
+    ),
+    added(
+        rule::COLLECTOR_PLACE,
+        SINGLE,
+        "[dns]\n",
+        "[access.hep]\ncollector = \"10.10.0.11\"\n[dns]\n",
+        "[access.hep]\ncollector = «\"10.10.0.10\"\n[dns]\n",
+    ),
+    added(
+        rule::COLLECTOR_BODIES,
+        SINGLE,
+        "[dns]\n",
+        "[access.hep]\ncollector = \"10.10.0.60\"\nbodies = false\n[dns]\n",
+        "[access.hep]\ncollector = \"10.10.0.60\"\nbodies = «true\n[dns]\n",
+    ),
 ];
 
 #[test]

@@ -476,6 +476,14 @@ fn peers(config: &Config, open: &Opening) -> Peers {
         (Reach::Resolvers, Side::Internal) => Peers::Only(addresses(&config.dns.internal)),
         (Reach::Balancers, side) => Peers::Only(addresses(&config.array.balancers[side])),
         (Reach::Members, side) => Peers::Only(addresses(&others(config, side))),
+        (Reach::Collector, _) => {
+            let hep = config
+                .access
+                .as_ref()
+                .and_then(|access| access.hep.as_ref());
+            let collector: Vec<_> = hep.map(|hep| hep.collector).into_iter().collect();
+            Peers::Only(addresses(&collector))
+        }
     }
 }
 

@@ -24,9 +24,11 @@ use edge_common::net::mailbox::{Full, Inbox, Outbox};
 use edge_common::net::stream::{QueueError, Read, Stream};
 use edge_common::run;
 use edge_common::sip::framer::{Framer, Opener, Step};
+use edge_common::time::Now;
 use tokio::sync::Notify;
 
 use self::table::Streams;
+use crate::connections::{self, Filter, Page};
 use crate::connector::Partners;
 use crate::observe::{Observer, Tables};
 use crate::proxy::federation::{Answer, Question, Resolved};
@@ -35,6 +37,7 @@ use crate::proxy::refusal::Refusal;
 use crate::proxy::settings::Settings;
 use crate::proxy::token::FlowKey;
 use crate::proxy::{Output, Parcel, Proxy};
+use crate::recorder::Recorder;
 use crate::resolver::Verdicts;
 
 /// What cores write to each other.
@@ -48,6 +51,24 @@ pub enum Letter {
     Answer(Question, Answer),
     /// The configuration was read again.
     Settings(Arc<Settings>),
+    /// From the main thread: something to do here.
+    Errand(Errand),
+}
+
+/// Something that is done on a core, between its other turns.
+pub struct Errand(Box<dyn FnOnce(&Core) + Send>);
+
+impl Errand {
+    /// To be done once.
+    pub fn new(work: impl FnOnce(&Core) + Send + 'static) -> Self {
+        Self(Box::new(work))
+    }
+}
+
+impl std::fmt::Debug for Errand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Errand")
+    }
 }
 
 /// One core. Its clones are the same core.
@@ -62,6 +83,7 @@ struct Inner {
     outbox: Outbox<Letter>,
     observer: Observer,
     tables: Tables,
+    recorder: Recorder,
     partners: Partners,
     /// On the core that owns them.
     verdicts: Option<Verdicts>,
@@ -87,6 +109,7 @@ impl Core {
         proxy: Proxy,
         outbox: Outbox<Letter>,
         observer: Observer,
+        recorder: Recorder,
         partners: Partners,
         verdicts: Option<Verdicts>,
     ) -> Self {
@@ -98,6 +121,7 @@ impl Core {
             streams: RefCell::default(),
             outbox,
             observer,
+            recorder,
             partners,
             verdicts,
             armed: Cell::new(None),
@@ -115,6 +139,21 @@ impl Core {
     #[must_use]
     pub fn observer(&self) -> &Observer {
         &self.0.observer
+    }
+
+    /// What is kept of the messages that pass.
+    #[must_use]
+    pub fn recorder(&self) -> &Recorder {
+        &self.0.recorder
+    }
+
+    /// The connections that `filter` lets pass: at most `limit` from the place `from` on.
+    #[must_use]
+    pub fn connections(&self, filter: &Filter, from: u32, limit: usize) -> Page {
+        let (proxy, streams) = (self.0.proxy.borrow(), self.0.streams.borrow());
+        let queued = |key| streams.get(key).map_or(0, Stream::queued);
+        let now = run::now().mono;
+        connections::page(now, proxy.connections(), queued, filter, from, limit)
     }
 
     /// Serves a connection until it ends. `opened` is told its key first.
@@ -241,9 +280,12 @@ impl Core {
 
     fn open(&self, stream: &Stream, peer: Peer) -> Option<FlowKey> {
         let mut proxy = self.0.proxy.borrow_mut();
+        let realm = peer.realm();
         let key = proxy.handle_open(run::now(), stream.remote(), peer)?;
         drop(proxy);
-        self.0.streams.borrow_mut().insert(key, stream.clone());
+        let mut streams = self.0.streams.borrow_mut();
+        streams.insert(key, realm, stream.clone());
+        drop(streams);
         self.0.observer.flows(1);
         self.settle();
         Some(key)
@@ -273,6 +315,7 @@ impl Core {
                     len
                 }
                 Ok(Step::Message { len }) => {
+                    self.heard(now, key, &received[at..at + len]);
                     proxy.handle_message(now, key, &received[at..at + len]);
                     len
                 }
@@ -285,8 +328,18 @@ impl Core {
             };
             drop(proxy);
             self.settle();
+            self.0.recorder.decided();
         }
         at
+    }
+
+    /// Shows a message that came to whoever traces it.
+    fn heard(&self, now: Now, key: FlowKey, message: &[u8]) {
+        if self.0.recorder.is_on(now.mono)
+            && let Some((realm, stream)) = self.0.streams.borrow().with_realm(key)
+        {
+            self.0.recorder.received(now, key, realm, stream, message);
+        }
     }
 
     fn open_letter(&self, letter: Letter) {
@@ -300,6 +353,7 @@ impl Core {
                     .handle_answer(now, question, answer);
             }
             Letter::Question(question) => self.ask(question),
+            Letter::Errand(Errand(work)) => work(self),
             Letter::Settings(settings) => {
                 self.0.proxy.borrow_mut().handle_settings(settings);
                 if let Some(verdicts) = &self.0.verdicts {
@@ -370,6 +424,7 @@ impl Core {
             }
             Output::Cross(parcel) => {
                 let core = usize::from(parcel.to.core);
+                self.0.recorder.crossed(&parcel);
                 if let Err(Full(Letter::Parcel(parcel))) =
                     self.0.outbox.send(core, Letter::Parcel(parcel))
                 {
@@ -391,17 +446,24 @@ impl Core {
                     later.answers.push((question, answer));
                 }
             }
-            Output::Event(event) => self.0.observer.event(&event),
+            Output::Event(event) => {
+                self.0.recorder.event(&event);
+                self.0.observer.event(&event);
+            }
         }
     }
 
     fn transmit(&self, flow: FlowKey, bytes: &[u8], later: &mut Later) {
         let streams = self.0.streams.borrow();
-        let Some(stream) = streams.get(flow) else {
+        let Some((realm, stream)) = streams.with_realm(flow) else {
             self.0.observer.dropped("connection_gone");
             return;
         };
-        match stream.queue(bytes) {
+        let queued = stream.queue(bytes);
+        self.0
+            .recorder
+            .sent(flow, realm, stream, bytes, queued.as_ref().err());
+        match queued {
             Ok(()) => {}
             // Not the reader is slow: the message takes more than half of the queue, or would never fit.
             Err(QueueError::Full) if stream.queued() <= bytes.len() => {

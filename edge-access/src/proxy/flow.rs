@@ -92,6 +92,22 @@ pub enum PartnerKind {
     Automatic,
 }
 
+impl Flow {
+    /// A connection that has just opened.
+    #[must_use]
+    pub const fn new(now: Instant, remote: SocketAddr, peer: Peer) -> Self {
+        Self {
+            remote,
+            peer,
+            opened: now,
+            heard: now,
+            spoke: false,
+            ponged: None,
+            timer: None,
+        }
+    }
+}
+
 impl Partner {
     /// A partner of whom nothing but the certificate is known.
     #[must_use]
@@ -233,6 +249,18 @@ impl Flows {
         self.slots.iter().filter_map(|slot| slot.flow.as_ref())
     }
 
+    /// All that are there with their keys, in the order of their places.
+    pub fn entries(&self) -> impl Iterator<Item = (FlowKey, &Flow)> {
+        self.slots.iter().zip(0..).filter_map(|(place, slot)| {
+            let key = FlowKey {
+                core: self.core,
+                slot,
+                generation: place.generation,
+            };
+            place.flow.as_ref().map(|flow| (key, flow))
+        })
+    }
+
     /// How many there are.
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -263,16 +291,11 @@ mod tests {
     use super::*;
 
     fn flow() -> Flow {
-        let now = Instant::now();
-        Flow {
-            remote: SocketAddr::from(([192, 0, 2, 1], 1)),
-            peer: Peer::Client(Standing::Promoted),
-            opened: now,
-            heard: now,
-            spoke: false,
-            ponged: None,
-            timer: None,
-        }
+        Flow::new(
+            Instant::now(),
+            SocketAddr::from(([192, 0, 2, 1], 1)),
+            Peer::Client(Standing::Promoted),
+        )
     }
 
     #[test]

@@ -167,15 +167,7 @@ impl Proxy {
             Peer::Partner(partner) => partner.dialled.clone(),
             Peer::Client(_) | Peer::Inside { .. } => None,
         };
-        let key = self.flows.insert(Flow {
-            remote,
-            peer,
-            opened: now.mono,
-            heard: now.mono,
-            spoke: false,
-            ponged: None,
-            timer: None,
-        })?;
+        let key = self.flows.insert(Flow::new(now.mono, remote, peer))?;
         self.set_timer(now, key);
         if let Some(target) = dialled {
             self.links.insert(target.clone(), Link::Up(key));
@@ -375,6 +367,11 @@ impl Proxy {
             links: self.links.len(),
             targets: self.targets.len(),
         }
+    }
+
+    /// The connections at present, in the order of their places.
+    pub fn connections(&self) -> impl Iterator<Item = (FlowKey, &Flow)> {
+        self.flows.entries()
     }
 
     /// Connections at present.

@@ -1,5 +1,6 @@
 //! The Access Edge service as configured.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -33,8 +34,71 @@ pub struct Access {
     pub register_mode: RegisterMode,
     /// What one daemon takes on at most.
     pub limits: AccessLimits,
+    /// Headlines of messages, for `edgectl trace`.
+    pub trace: Trace,
+    /// Copies of messages for a collector inside; `None`: none are made.
+    pub hep: Option<Hep>,
     /// SIP with other organisations.
     pub federation: Federation,
+}
+
+/// `[access.trace]`: which headlines of messages are kept in memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Trace {
+    /// Headlines are always kept; otherwise only for the time that `edgectl trace --record` asks for.
+    pub always: bool,
+    /// Headlines that each core keeps, some 200 bytes each; the oldest go.
+    #[schemars(range(min = 16, max = 1_000_000))]
+    pub messages: usize,
+}
+
+impl Default for Trace {
+    fn default() -> Self {
+        Self {
+            always: false,
+            messages: 8192,
+        }
+    }
+}
+
+/// `[access.hep]`: copies of SIP messages for a collector inside (HEP version 3).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Hep {
+    /// Where the collector is, inside.
+    #[schemars(with = "schema_text::Ip")]
+    pub collector: IpAddr,
+    /// Its UDP port.
+    #[serde(default = "Hep::default_port")]
+    #[schemars(range(min = 1))]
+    pub port: u16,
+    /// Of a hundred calls so many are copied, each of them whole.
+    #[serde(default = "Hep::default_percent")]
+    #[schemars(range(min = 1, max = 100))]
+    pub percent: u8,
+    /// Bodies are copied as well: texts of messages, and keys of media. Credentials never are.
+    #[serde(default)]
+    pub bodies: bool,
+}
+
+impl Hep {
+    /// What Homer's collectors listen on.
+    pub const PORT: u16 = 9060;
+
+    /// The collector's socket.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.collector, self.port)
+    }
+
+    const fn default_port() -> u16 {
+        Self::PORT
+    }
+
+    const fn default_percent() -> u8 {
+        100
+    }
 }
 
 /// How requests towards a registered client find their way back through this edge.

@@ -128,6 +128,8 @@ fn access(typed: file::Access, federation_here: bool) -> Option<Access> {
         anonymous_users: typed.anonymous_users,
         register_mode: typed.register_mode,
         limits: typed.limits,
+        trace: typed.trace,
+        hep: typed.hep,
         federation: federation(typed.federation, federation_here),
     })
 }

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::access::{AccessLimits, ClientEku, RegisterMode, SrvOrder};
+use super::access::{AccessLimits, ClientEku, Hep, RegisterMode, SrvOrder, Trace};
 use super::av::{AuthenticationFiles, AvLimits, RelayMode, RestSecretFiles};
 use super::network::{CertificateFiles, Revocation, SecretFiles, Vips};
 use super::operation::{Admin, Dns, Firewall, Health, Lab, Log, Runtime, State};
@@ -288,6 +288,10 @@ pub(super) struct Access {
     pub(super) register_mode: RegisterMode,
     /// What one daemon takes on at most.
     pub(super) limits: AccessLimits,
+    /// Headlines of messages that are kept in memory for `edgectl trace`.
+    pub(super) trace: Trace,
+    /// Copies of SIP messages for a collector inside (HEP version 3); leave it out, and none are made.
+    pub(super) hep: Option<Hep>,
     /// SIP with other organisations.
     pub(super) federation: Federation,
 }
@@ -305,6 +309,8 @@ impl Default for Access {
             anonymous_users: false,
             register_mode: RegisterMode::default(),
             limits: AccessLimits::default(),
+            trace: Trace::default(),
+            hep: None,
             federation: Federation::default(),
         }
     }

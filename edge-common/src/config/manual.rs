@@ -172,6 +172,7 @@ fn far_end(row: &Row) -> String {
         Reach::Resolvers => "the resolvers of the side",
         Reach::Balancers => "the balancers",
         Reach::Members => "the other members",
+        Reach::Collector => "the collector",
     };
     let flow = match (row.direction, row.end) {
         (Direction::Listen, _) => "in, from",

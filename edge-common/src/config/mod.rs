@@ -40,7 +40,8 @@ pub mod units;
 pub mod webconf;
 
 pub use access::{
-    Access, AccessLimits, ClientEku, Federation, Partner, RegisterMode, SrvOrder, TrustRoots,
+    Access, AccessLimits, ClientEku, Federation, Hep, Partner, RegisterMode, SrvOrder, Trace,
+    TrustRoots,
 };
 pub use at_start::AtStart;
 pub use av::{AuthenticationFiles, Av, AvLimits, RelayMode, RestSecretFiles};

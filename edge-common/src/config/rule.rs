@@ -17,13 +17,14 @@ impl fmt::Display for RuleId {
     }
 }
 
-/// `EDGE-C0123` in any case, or the bare number, as an operator types it behind `explain`.
+/// `EDGE-C0123` or `C0123` in any case, or the bare number, as an operator types it behind `explain`.
 impl FromStr for RuleId {
     type Err = RuleIdUnknown;
 
     fn from_str(text: &str) -> Result<Self, RuleIdUnknown> {
         let upper = text.trim().to_ascii_uppercase();
-        let digits = upper.strip_prefix("EDGE-C").unwrap_or(&upper);
+        let number = upper.strip_prefix("EDGE-").unwrap_or(&upper);
+        let digits = number.strip_prefix('C').unwrap_or(number);
         let id = digits.parse().map(Self).map_err(|_| RuleIdUnknown)?;
         lookup(id).map(|rule| rule.id).ok_or(RuleIdUnknown)
     }
@@ -454,6 +455,12 @@ rules! {
     LAB_RANGE_INSIDE = 805 Error, "A range of the lab lies inside.",
         "What lies inside is never public, not even in a lab.",
         "Remove the range, or narrow internal.networks.";
+    COLLECTOR_PLACE = 806 Error, "The collector of copied messages is not another host inside.",
+        "Copies of signalling leave by the internal interface only: they tell who speaks with whom.",
+        "Name an address in internal.networks that no edge host has.";
+    COLLECTOR_BODIES = 807 Warning, "Bodies are copied to the collector.",
+        "They hold the texts of messages and the keys of media; whoever reads the collector reads these.",
+        "Leave access.hep.bodies out, unless a fault is hunted that needs them.";
 
     FILE_MISSING = 901 Error, "A file does not exist.",
         "The configuration names a file that is not there.",
@@ -519,11 +526,28 @@ mod tests {
 
     #[test]
     fn an_id_is_found_as_it_is_typed() {
-        for text in ["EDGE-C0002", "edge-c0002", "0002", "2", " EDGE-C2 "] {
+        for text in [
+            "EDGE-C0002",
+            "edge-c0002",
+            "c0002",
+            "C2",
+            "0002",
+            "2",
+            " EDGE-C2 ",
+        ] {
             assert_eq!(text.parse(), Ok(UNKNOWN_KEY), "{text}");
         }
         assert_eq!(UNKNOWN_KEY.to_string(), "EDGE-C0002");
-        for text in ["", "EDGE-C", "EDGE-C9999", "99999", "-2", "EDGE-A0002"] {
+        for text in [
+            "",
+            "EDGE-C",
+            "c",
+            "cc2",
+            "EDGE-C9999",
+            "99999",
+            "-2",
+            "EDGE-A0002",
+        ] {
             assert_eq!(text.parse::<RuleId>(), Err(RuleIdUnknown), "{text}");
         }
     }

@@ -10,6 +10,7 @@ pub(super) fn apply(check: &mut Check<'_>) {
     directories(check);
     log(check);
     lab(check);
+    collector(check);
 }
 
 fn directories(check: &mut Check<'_>) {
@@ -35,6 +36,31 @@ fn log(check: &mut Check<'_>) {
             "log.level",
             "release builds hold no trace lines",
         );
+    }
+}
+
+fn collector(check: &mut Check<'_>) {
+    let file = check.file;
+    let Some(hep) = file.access.as_ref().and_then(|access| access.hep.as_ref()) else {
+        return;
+    };
+    let address = hep.collector;
+    let key = "access.hep.collector";
+    if !file.is_inside(address) {
+        let message = format!("{address} is not inside");
+        check.tell(rule::COLLECTOR_PLACE, key, message);
+    } else if file
+        .members
+        .iter()
+        .filter_map(|member| member.internal.as_ref())
+        .any(|own| own.addresses.iter().any(|own| own.addr() == address))
+    {
+        let message = format!("{address} is an edge host's own");
+        check.tell(rule::COLLECTOR_PLACE, key, message);
+    }
+    if hep.bodies {
+        let message = "texts of messages and keys of media are copied";
+        check.tell(rule::COLLECTOR_BODIES, "access.hep.bodies", message);
     }
 }
 

@@ -225,6 +225,7 @@ fn is_served(row: &Row, file: &File) -> bool {
     match row.purpose {
         Purpose::Client => access.remote_users || access.anonymous_users,
         Purpose::Federation => file.federates(),
+        Purpose::Mirror => access.hep.is_some(),
         Purpose::Internal
         | Purpose::NextHop
         | Purpose::Dns
