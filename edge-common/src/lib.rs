@@ -12,7 +12,7 @@
 //! - [`time`], [`side`], [`host_name`], [`punycode`], [`random`]: values that everything is written in;
 //! - [`config`]: what was typed → what it means, every finding at once; [`ports`]: THE port table;
 //! - [`peer_range`]: special-purpose addresses and what an IPv6 address hides;
-//! - [`secret`], [`seal`], [`credential`]: keys, sealed tokens, media credentials;
+//! - [`secret`], [`seal`], [`credential`], [`join_token`]: keys, sealed tokens, media credentials, tokens of joins;
 //! - [`srv`], [`partner_proof`]: DNS order, and whether a connection speaks for a domain;
 //! - [`sip`]: framing, byte-preserving messages, edits, URIs, headers;
 //! - [`limit`], [`timer`]: caps, token buckets, the timer wheel;
@@ -32,6 +32,7 @@ pub mod credential;
 #[cfg(feature = "io")]
 pub mod dns;
 pub mod host_name;
+pub mod join_token;
 pub mod limit;
 pub mod net;
 #[cfg(feature = "io")]

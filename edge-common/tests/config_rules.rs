@@ -405,6 +405,27 @@ const CASES: &[Case] = &[
         "[webconf.limits]\npreread = \"16 KiB\"\nrelay_buffer = \"16 KiB\"\n[av]\n",
         "[webconf.limits]\npreread = «\"17 KiB\"\nrelay_buffer = \"16 KiB\"\n[av]\n",
     ),
+    added(
+        rule::NO_WAY_IN,
+        SINGLE,
+        "[webconf]\n",
+        "[webconf]\nscan = true\n",
+        "[webconf]\nscan = «false\n",
+    ),
+    added(
+        rule::TOKENS_LONG,
+        SINGLE,
+        "[av]\n",
+        "[webconf.limits]\ntoken_lifetime = \"24 h\"\n[av]\n",
+        "[webconf.limits]\ntoken_lifetime = «\"25 h\"\n[av]\n",
+    ),
+    added(
+        rule::ROLE_OF_NOBODY,
+        SINGLE,
+        "[webconf]\n",
+        "[webconf]\nconference_agents = [\"mcu1.contoso.internal\"]\n",
+        "[webconf]\nconference_agents = [«\"mcu2.contoso.internal\"]\n",
+    ),
     // Audio and video.
     case(rule::AUTH_KEY_SHARED, SINGLE, "\"certs/av-auth.key\"", "«\"certs/av.key\""),
     case(rule::AUTH_TWICE, SCALED, "\"certs/av-auth-next.key\"", "«\"certs/av-auth.key\""),

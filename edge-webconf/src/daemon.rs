@@ -10,6 +10,7 @@ use edge_common::cert::role::{Role, Wanted};
 use edge_common::cert::tls::{self, ArrayTickets, PeerVerifier, Store, VerifyTally};
 use edge_common::config::finding::Finding;
 use edge_common::config::{AtStart, CertificateFiles, Config, Webconf};
+use edge_common::join_token::VerifyingKeys;
 use edge_common::limit::{HashKey, Rate};
 use edge_common::net::accept::{self, Door, Gate, GateLimits, Security};
 use edge_common::net::bind::{Bind, TcpOptions};
@@ -31,7 +32,7 @@ use crate::observe::Observer;
 use crate::relay::driver::Driver;
 use crate::relay::shell::{BROKER_CORE, Parts, Shell};
 use crate::relay::{Command, Input, RelayLimits, inside, outside};
-use crate::session::{Broker, Settings};
+use crate::session::{Broker, Settings, Trust};
 
 /// The Web Conferencing Edge.
 #[derive(Debug)]
@@ -83,7 +84,7 @@ impl Service for EdgeWebconf {
         };
         let (drained, drained_seen) = watch::channel(false);
         let mut brokerage = Some(Brokerage {
-            settings: settings(&config, webconf),
+            settings: settings(&config, webconf, trust(webconf)?),
             inbox,
             ready: shared.readiness.condition("agent"),
             drained,
@@ -317,18 +318,37 @@ fn preread_limit(webconf: &Webconf) -> usize {
     webconf.limits.preread.min(most)
 }
 
-fn settings(config: &Config, webconf: &Webconf) -> Settings {
+/// Who is believed, with the keys read from their files.
+fn trust(webconf: &Webconf) -> Result<Trust, Fault> {
+    let mut token_keys = VerifyingKeys::default();
+    for file in &webconf.preface_keys {
+        let at =
+            |error: &dyn std::fmt::Display| Fault::from(format!("{}: {error}", file.display()));
+        let text = std::fs::read(file).map_err(|error| at(&error))?;
+        token_keys.add_pem(&text).map_err(|error| at(&error))?;
+    }
+    Ok(Trust {
+        agents: webconf.agents.clone(),
+        conference_agents: webconf.conference_agents.clone(),
+        token_keys,
+    })
+}
+
+fn settings(config: &Config, webconf: &Webconf, trust: Trust) -> Settings {
     let limits = &webconf.limits;
     let pool = |size: usize| u16::try_from(size).unwrap_or(u16::MAX);
     Settings {
         edge_id: edge_id(config),
-        agents: webconf.agents.clone(),
+        trust,
+        scan: webconf.scan,
         clients: limits.connections,
         preread: preread_limit(webconf),
         preread_timeout: limits.preread_timeout,
         lease_timeout: limits.lease_timeout,
         lease_queue: limits.lease_queue,
         admitted: limits.admitted,
+        tokens: limits.tokens,
+        token_lifetime: limits.token_lifetime,
         pool_min: pool(limits.pool_min),
         pool_max: pool(limits.pool_max),
     }
@@ -448,11 +468,11 @@ async fn accept_by(core: CoreContext, shell: Shell, way: Way) {
 /// New certificates, secrets and lists for the connections that come; the trusted list for all.
 fn reload(config: &Config, tls: &Listening, inputs: &Outbox<Input>) -> Result<(), Fault> {
     let webconf = configured(config)?;
+    let trust = Input::Trust(Box::new(trust(webconf)?));
     tls.reload(config, webconf)?;
-    let trust = Input::Trust(webconf.agents.clone());
     inputs
         .send(BROKER_CORE, trust)
-        .map_err(|full| Fault::from(format!("the trusted list was not taken: {full}")))
+        .map_err(|full| Fault::from(format!("who is trusted was not taken: {full}")))
 }
 
 /// How long relays may go on when the edge is told to stop.

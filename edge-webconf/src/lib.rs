@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Pure: [`ewrp`] (the protocol on 8057), [`scan`] (the number in what a client sends),
-//! [`session`] (who may pass).
+//! [`preface`] (the line that shows a token instead), [`session`] (who may pass).
 //!
 //! I/O: [`daemon`] (start, reload, end), [`relay`] (the sockets around the broker), [`observe`]
 //! (logs and metrics),
@@ -19,6 +19,7 @@ pub mod daemon;
 pub mod ewrp;
 #[cfg(feature = "io")]
 pub mod observe;
+pub mod preface;
 #[cfg(feature = "io")]
 pub mod relay;
 pub mod scan;

@@ -20,6 +20,7 @@ pub struct Observer {
     sessions_ended: Counters<1>,
     admissions: Counters<1>,
     matched: Counters<1>,
+    tokens_refused: Counters<1>,
     opened: Counter,
     lease_micros: Counter,
     closed: Counters<1>,
@@ -31,6 +32,7 @@ pub struct Observer {
     prereading: Gauge,
     relays: Gauge,
     admitted: Gauge,
+    tokens: Gauge,
     denials: Denials,
 }
 
@@ -62,8 +64,13 @@ impl Observer {
             ),
             matched: metrics.counters(
                 "numbers_matched",
-                "Admitted numbers that clients showed, by how they were written",
+                "Admitted numbers that clients showed, by how they were written, and tokens",
                 ["encoding"],
+            ),
+            tokens_refused: metrics.counters(
+                "tokens_refused",
+                "Prefaces of clients whose token lets nobody in, by what was wrong with it",
+                ["reason"],
             ),
             opened: metrics.counter("relays_opened", "Clients that an agent took"),
             lease_micros: metrics.counter(
@@ -85,6 +92,7 @@ impl Observer {
             prereading: metrics.gauge("prereading_clients", "Clients that have not shown a number"),
             relays: metrics.gauge("relays", "Relayed connections"),
             admitted: metrics.gauge("admitted_numbers", "Numbers in the admission table"),
+            tokens: metrics.gauge("used_tokens", "Used tokens that are remembered"),
             denials: Denials::default(),
         }
     }
@@ -113,6 +121,7 @@ impl Observer {
             (&self.prereading, gauges.prereading),
             (&self.relays, gauges.relays),
             (&self.admitted, gauges.admitted),
+            (&self.tokens, gauges.tokens),
         ] {
             gauge.set(i64::try_from(size).unwrap_or(i64::MAX));
         }
@@ -167,8 +176,10 @@ impl Observer {
                 by_status(&self.refused, *status);
                 self.denials.log(*status, client);
             }
-            Event::Matched { encoding } => {
-                self.matched.with([encoding.label()]).inc();
+            Event::Matched(shown) => self.matched.with([shown.label()]).inc(),
+            Event::TokenRefused(error) => {
+                self.tokens_refused.with([error.reason()]).inc();
+                tracing::debug!(reason = error.reason(), "token refused");
             }
             Event::Opened { waited } => {
                 self.opened.inc();

@@ -203,6 +203,56 @@ impl Run {
     }
 }
 
+/// For fuzzing: the first two bytes say where the rest is cut in three; what is found does not depend on it, and it does
+/// stand there.
+///
+/// # Panics
+/// When it depends, or does not.
+pub fn fuzz(bytes: &[u8]) {
+    let [first, second, stream @ ..] = bytes else {
+        return;
+    };
+    let (first, second) = (usize::from(*first), usize::from(*second));
+    let (front, back) = stream.split_at(first.min(stream.len()));
+    let (middle, end) = back.split_at(second.min(back.len()));
+    let asked = |pieces: &[&[u8]]| {
+        let (mut scanner, mut asked) = (Scanner::default(), Vec::new());
+        let mut note = |number: Number| {
+            asked.push(number);
+            false
+        };
+        for piece in pieces {
+            scanner.feed(piece, &mut note);
+        }
+        scanner.finish(&mut note);
+        asked
+    };
+    let numbers = asked(&[stream]);
+    assert_eq!(numbers, asked(&[front, middle, end]));
+    for number in numbers {
+        assert!(number.is_admissible());
+        assert!(stands(number, stream), "{number:?}");
+    }
+}
+
+/// The slow, obvious search for one of the forms, wherever it stands.
+fn stands(number: Number, stream: &[u8]) -> bool {
+    let digits = number.0.to_string();
+    let wide = |big: bool| -> Vec<u8> {
+        let unit = |digit: u8| if big { [0, digit] } else { [digit, 0] };
+        digits.bytes().flat_map(unit).collect()
+    };
+    [
+        digits.clone().into_bytes(),
+        wide(false),
+        wide(true),
+        number.0.to_be_bytes().to_vec(),
+        number.0.to_le_bytes().to_vec(),
+    ]
+    .iter()
+    .any(|form| stream.windows(form.len()).any(|window| window == form))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -328,6 +378,7 @@ mod tests {
             arrivals.push(&stream[from..]);
 
             prop_assert_eq!(search(&arrivals).is_some(), obvious(&stream));
+            fuzz(&[&[7, 9], &stream[..]].concat());
         }
     }
 

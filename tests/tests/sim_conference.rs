@@ -7,7 +7,7 @@ use edge_tests::sim::conference::{Agent, CONTROL_PORT, Client, Edge, FIRST_DATA_
 use edge_tests::sim::link::Link;
 use edge_tests::sim::world::{Address, World};
 use edge_webconf::ewrp::Number;
-use edge_webconf::session::{Broker, Event, Settings};
+use edge_webconf::session::{Broker, Event, Settings, Trust};
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -151,13 +151,19 @@ impl Stage {
 fn settings() -> Settings {
     Settings {
         edge_id: [9; 16],
-        agents: vec![AGENT.parse().expect("a pattern")],
+        trust: Trust {
+            agents: vec![AGENT.parse().expect("a pattern")],
+            ..Trust::default()
+        },
+        scan: true,
         clients: 100,
         preread: 4096,
         preread_timeout: Duration::from_secs(10),
         lease_timeout: Duration::from_secs(5),
         lease_queue: 16,
         admitted: 100,
+        tokens: 100,
+        token_lifetime: Duration::from_secs(3600),
         pool_min: 4,
         pool_max: 16,
     }

@@ -167,6 +167,9 @@ fn webconf(typed: file::Webconf) -> Option<Webconf> {
         port: typed.port,
         agent_port: typed.agent_port,
         agents: typed.agents,
+        conference_agents: typed.conference_agents,
+        scan: typed.scan,
+        preface_keys: typed.preface_keys,
         limits: typed.limits,
     })
 }

@@ -398,6 +398,14 @@ pub(super) struct Webconf {
     /// Names of the agents that may register; `*.` in front covers one label.
     #[schemars(length(min = 1, max = 1000), extend("x-required" = true))]
     pub(super) agents: Vec<NamePattern>,
+    /// Those of them with the role `conference`: only these may register conferences by their ids.
+    #[schemars(length(max = 1000))]
+    pub(super) conference_agents: Vec<NamePattern>,
+    /// Search what a client sends first for an admitted number.
+    pub(super) scan: bool,
+    /// Public keys (Ed25519, PEM) of those who sign tokens, which `edge-join` shows; default: none, and no token counts.
+    #[schemars(length(max = 16))]
+    pub(super) preface_keys: Vec<PathBuf>,
     /// What one daemon takes on at most.
     pub(super) limits: WebconfLimits,
 }
@@ -410,6 +418,9 @@ impl Default for Webconf {
             port: 443,
             agent_port: 8057,
             agents: Vec::new(),
+            conference_agents: Vec::new(),
+            scan: true,
+            preface_keys: Vec::new(),
             limits: WebconfLimits::default(),
         }
     }

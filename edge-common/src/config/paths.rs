@@ -86,6 +86,13 @@ impl Config {
         }
         if let Some(webconf) = &mut self.webconf {
             list("webconf.certificates", &mut webconf.certificates, visit);
+            for (index, path) in webconf.preface_keys.iter_mut().enumerate() {
+                visit(
+                    format!("webconf.preface_keys[{index}]"),
+                    Content::Public,
+                    path,
+                );
+            }
         }
         if let Some(av) = &mut self.av {
             list("av.certificates", &mut av.certificates, visit);

@@ -420,6 +420,15 @@ rules! {
     PREREAD_LARGE = 602 Error, "What is read ahead does not fit the relay's buffer.",
         "The first bytes of a client are passed on by the relay, which holds relay_buffer of them.",
         "Let webconf.limits.preread be at most relay_buffer.";
+    NO_WAY_IN = 603 Error, "No client of the Web Conferencing Edge could be let in.",
+        "Clients show an admitted number, which `scan` looks for, or a token, which one of `preface_keys` has signed.",
+        "Set webconf.scan = true, or name the public keys in webconf.preface_keys.";
+    TOKENS_LONG = 604 Error, "Tokens may be good for longer than agents remember them.",
+        "Across an array it is the agent that sees a token used twice, and it remembers for a day.",
+        "Let webconf.limits.token_lifetime be at most 24 h.";
+    ROLE_OF_NOBODY = 605 Warning, "A role is given to a name that is no agent.",
+        "Only names that webconf.agents covers get a session, so nobody has this role.",
+        "Add the name to webconf.agents, or remove it from webconf.conference_agents.";
 
     AUTH_KEY_SHARED = 701 Error, "The A/V authentication key is also a listener's.",
         "Credentials are derived from this key alone. It must live and end on its own, and must not lie where listeners' keys lie.",

@@ -1,5 +1,6 @@
 //! The Web Conferencing Edge service as configured.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -22,6 +23,12 @@ pub struct Webconf {
     pub agent_port: u16,
     /// Names of the agents that may register.
     pub agents: Vec<NamePattern>,
+    /// Those of them with the role `conference`.
+    pub conference_agents: Vec<NamePattern>,
+    /// Whether what a client sends first is searched for an admitted number.
+    pub scan: bool,
+    /// Public keys of those who sign tokens; none: no token counts.
+    pub preface_keys: Vec<PathBuf>,
     /// What one daemon takes on at most.
     pub limits: WebconfLimits,
 }
@@ -76,9 +83,16 @@ pub struct WebconfLimits {
     /// Clients that wait for one.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub lease_queue: usize,
-    /// Numbers and tokens admitted at once.
+    /// Numbers admitted at once.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub admitted: usize,
+    /// Used tokens remembered at once; when so many are, no other token is taken.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub tokens: usize,
+    /// The longest time that a token may be good for; at most 24 h, for so long the agents remember it.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "schema_text::Duration")]
+    pub token_lifetime: Duration,
     /// A relayed stream without a byte either way.
     #[serde(with = "units::duration")]
     #[schemars(with = "schema_text::Duration")]
@@ -117,6 +131,8 @@ impl Default for WebconfLimits {
             lease_timeout: Duration::from_secs(5),
             lease_queue: 1024,
             admitted: 100_000,
+            tokens: 100_000,
+            token_lifetime: Duration::from_secs(3600),
             idle_timeout: Duration::from_secs(4 * 3600),
             half_close_timeout: Duration::from_secs(30),
             pool_min: 32,
@@ -125,3 +141,6 @@ impl Default for WebconfLimits {
         }
     }
 }
+
+/// Agents remember for so long that a token was used.
+pub const TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);

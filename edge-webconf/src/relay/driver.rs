@@ -72,7 +72,7 @@ impl Driver {
             Input::LeaseFailed(id) => broker.handle_lease_failed(now, id),
             Input::OpenAck(id, status) => broker.handle_open_ack(now, id, status),
             Input::RelayEnded(id, end) => broker.handle_relay_ended(now, id, end),
-            Input::Trust(agents) => broker.handle_trust(now, agents),
+            Input::Trust(trust) => broker.handle_trust(now, *trust),
             Input::Drain(within) => broker.handle_drain(now, within),
         }
     }
@@ -95,11 +95,13 @@ impl Driver {
                     client,
                     data,
                     open,
+                    skip,
                     preread_len,
                 } => {
                     let lease = Lease {
                         client,
                         open,
+                        skip,
                         preread_len,
                     };
                     (data.0, Command::Lease(data, lease))

@@ -22,11 +22,10 @@ pub mod shell;
 
 use std::time::Duration;
 
-use edge_common::host_name::NamePattern;
 use edge_common::net::stream::{Detached, PLAIN_PER_READ_MAX, StreamOptions};
 
 use crate::ewrp::Status;
-use crate::session::{Arrival, ClientId, ConnId, ControlId, DataId, Peer, RelayEnd};
+use crate::session::{Arrival, ClientId, ConnId, ControlId, DataId, Peer, RelayEnd, Trust};
 
 /// What connections tell the broker.
 #[derive(Debug)]
@@ -57,8 +56,8 @@ pub enum Input {
     OpenAck(ClientId, Status),
     /// A relay is over.
     RelayEnded(ClientId, RelayEnd),
-    /// The trusted list was read anew.
-    Trust(Vec<NamePattern>),
+    /// Who is believed was read anew.
+    Trust(Box<Trust>),
     /// The edge is about to stop.
     Drain(Duration),
 }
@@ -87,7 +86,9 @@ pub struct Lease {
     pub client: ClientId,
     /// The OPEN without its preread bytes.
     pub open: Vec<u8>,
-    /// How many bytes of the client it announces.
+    /// So many of the client's first bytes are a preface, and no part of the stream.
+    pub skip: usize,
+    /// How many bytes of the client behind these it announces.
     pub preread_len: usize,
 }
 

@@ -146,7 +146,8 @@ async fn open(
     held: &Held,
     lease: &Lease,
 ) -> Opened {
-    let preread = held.bytes.get(..lease.preread_len).unwrap_or_default();
+    let stream = held.bytes.get(lease.skip..).unwrap_or_default();
+    let preread = stream.get(..lease.preread_len).unwrap_or_default();
     if data.queue(&lease.open).is_err() || data.queue(preread).is_err() {
         shell.tell(Input::LeaseFailed(id)).await;
         return Opened::Dead;
@@ -186,9 +187,10 @@ async fn relay(
         Way::Leftward => observer.relayed_out(bytes),
     });
     // What came behind the announced bytes before the relay began.
-    let rest = held.bytes.get(lease.preread_len..).unwrap_or_default();
+    let stream = held.bytes.get(lease.skip..).unwrap_or_default();
+    let rest = stream.get(lease.preread_len..).unwrap_or_default();
     let queued = data.queue(rest).is_ok();
-    pump.moved_before(Way::Rightward, held.bytes.len());
+    pump.moved_before(Way::Rightward, stream.len());
     let start = Start {
         right_skip: HEAD_LEN,
         left_ended: held.ended,

@@ -86,6 +86,7 @@ impl Session {
         let registration = Registration {
             name: register.name.clone(),
             of_conferences,
+            weight: register.weight,
             max_conns: limit(register.max_conns),
             conns: self
                 .registrations
@@ -101,6 +102,17 @@ impl Session {
         let registration = self.registrations.get(&reg_id);
         self.conns < self.max_conns
             && registration.is_some_and(|registration| registration.conns < registration.max_conns)
+    }
+
+    /// The registrations of that name that take one more client, with their weights.
+    pub(super) fn places(&self, name: &str) -> impl Iterator<Item = (u32, u16)> {
+        let named = self
+            .registrations
+            .iter()
+            .filter(move |(_, registration)| registration.name.eq_ignore_ascii_case(name));
+        named
+            .filter(|(reg_id, _)| !self.draining && self.has_room(**reg_id))
+            .map(|(&reg_id, registration)| (reg_id, registration.weight))
     }
 
     pub(super) fn registration_name(&self, reg_id: u32) -> Box<str> {
@@ -131,6 +143,7 @@ impl Session {
 pub(super) struct Registration {
     pub(super) name: Box<str>,
     of_conferences: bool,
+    weight: u16,
     max_conns: usize,
     conns: usize,
 }

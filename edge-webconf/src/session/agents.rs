@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use edge_common::host_name::HostName;
+use edge_common::host_name::{HostName, NamePattern};
 use edge_common::time::Now;
 
 use super::admission::{AdmitError, Grant};
@@ -15,7 +15,7 @@ use super::pool::{Pool, WANT_DEADLINE};
 use super::sequence::Sequence;
 use super::timers::Timer;
 use super::{ClientId, ControlId, Event, Output, Peer};
-use crate::ewrp::control::{Admit, Drain, Frame, Hello, HelloAck, Register};
+use crate::ewrp::control::{Admit, Drain, Frame, Hello, HelloAck, Register, RegistrationKind};
 use crate::ewrp::frame::{self, Step};
 use crate::ewrp::{Number, SessionSecret, Status, VERSION};
 
@@ -67,7 +67,7 @@ impl Broker {
     }
 
     fn trusts_name(&self, name: &HostName) -> bool {
-        self.settings.agents.iter().any(|agent| agent.matches(name))
+        is_one_of(&self.settings.trust.agents, name)
     }
 
     /// The next bytes of a control connection.
@@ -258,7 +258,12 @@ impl Broker {
             return;
         };
         let reg_id = register.reg_id;
-        let status = session.register(register);
+        let may_conferences = is_one_of(&self.settings.trust.conference_agents, &session.agent);
+        let status = if register.kind == RegistrationKind::Conference && !may_conferences {
+            Status::NameDenied
+        } else {
+            session.register(register)
+        };
         let agent = session.agent.clone();
         let timer = Timer::Registration(key, reg_id);
         if status == Status::Ok {
@@ -325,6 +330,10 @@ impl Broker {
     }
 
     fn revoke(&mut self, now: Now, key: SessionKey, number: Number, cut: bool) {
+        let Some(session) = self.sessions.get(&key) else {
+            return;
+        };
+        let agent = session.agent.clone();
         self.admission.revoke(key, number);
         if !cut {
             return;
@@ -333,7 +342,9 @@ impl Broker {
         let range = (number, nobody(0, 0))..=(number, nobody(u16::MAX, u64::MAX));
         let users: Vec<ClientId> = self.by_number.range(range).map(|&(_, id)| id).collect();
         for id in users {
-            if self.session_of(id) == Some(key) {
+            // A relay may have outlived the session that let it in.
+            if self.agent_of(id) == Some(&agent) {
+                self.tokens.revoke(number);
                 self.cut(now, id, Status::TokenUnknown);
             }
         }
@@ -464,6 +475,10 @@ impl Broker {
             status,
         });
     }
+}
+
+fn is_one_of(agents: &[NamePattern], name: &HostName) -> bool {
+    agents.iter().any(|agent| agent.matches(name))
 }
 
 /// Control connections at once, those before their HELLO included.

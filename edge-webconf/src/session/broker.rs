@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use edge_common::host_name::NamePattern;
 use edge_common::random::Random;
 use edge_common::time::Now;
 
@@ -12,7 +11,8 @@ use super::admission::Admission;
 use super::agent::{Control, DataTable, NUMBERS_MAX, Session, SessionKey};
 use super::client::{Client, Stage};
 use super::timers::{Timer, Timers};
-use super::{ClientId, ControlId, Event, Gauges, Output, Settings};
+use super::tokens::Tokens;
+use super::{ClientId, ControlId, Event, Gauges, Output, Settings, Trust};
 use crate::ewrp::control::{Drain, Frame};
 use crate::ewrp::{Number, SessionName, Status};
 
@@ -31,6 +31,7 @@ pub struct Broker {
     pub(super) by_number: BTreeSet<(Number, ClientId)>,
     pub(super) relays: usize,
     pub(super) admission: Admission,
+    pub(super) tokens: Tokens,
     pub(super) timers: Timers,
     outputs: VecDeque<Output>,
     pub(super) next_session: u64,
@@ -61,6 +62,7 @@ impl Broker {
     pub fn new(settings: Settings, rng: Box<dyn Random>) -> Self {
         Self {
             admission: Admission::new(settings.admitted, NUMBERS_MAX),
+            tokens: Tokens::new(settings.tokens),
             settings,
             rng,
             controls: BTreeMap::new(),
@@ -113,9 +115,9 @@ impl Broker {
         }
     }
 
-    /// The trusted list has changed: who is no longer on it is cut at once.
-    pub fn handle_trust(&mut self, now: Now, agents: Vec<NamePattern>) {
-        self.settings.agents = agents;
+    /// Who is believed has changed: an agent that is no longer on the list is cut at once.
+    pub fn handle_trust(&mut self, now: Now, trust: Trust) {
+        self.settings.trust = trust;
         let lost: Vec<ControlId> = self
             .controls
             .iter()
@@ -202,6 +204,7 @@ impl Broker {
             prereading: self.clients.len() - self.by_number.len(),
             relays: self.relays,
             admitted: self.admission.len(),
+            tokens: self.tokens.len(),
         }
     }
 

@@ -1,13 +1,17 @@
 //! What the broker holds for one client.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use edge_common::host_name::HostName;
+use edge_common::join_token::{JoinToken, TokenError};
+use edge_common::time::Now;
 
-use super::Arrival;
 use super::admission::{Admission, Grant, Verdict};
+use super::tokens::Tokens;
+use super::{Arrival, Settings};
 use crate::ewrp::{Number, Status};
+use crate::preface::{self, LINE_LEN_MAX};
 use crate::scan::{Hit, Scanner};
 
 /// One client, from the end of its TLS handshake.
@@ -40,7 +44,9 @@ pub(super) enum Stage {
 #[derive(Clone, Debug)]
 pub(super) struct Join {
     pub(super) grant: Grant,
-    /// What it has sent so far, and OPEN announces.
+    /// So many of its first bytes are a preface.
+    pub(super) skip: usize,
+    /// What it has sent behind these so far, and OPEN announces.
     pub(super) preread_len: usize,
     pub(super) matched_at: Instant,
     pub(super) dial_id: u64,
@@ -71,9 +77,34 @@ impl Client {
 #[derive(Debug, Default)]
 pub(super) struct Preread {
     scanner: Scanner,
+    preface: Preface,
     seen: usize,
     /// Of the numbers that were shown and did not count, what comes nearest; for logs only.
     nearest: Option<Status>,
+}
+
+/// Whether the first bytes are a preface.
+#[derive(Debug)]
+enum Preface {
+    /// They may become one.
+    Open(Vec<u8>),
+    /// They are none, or one that lets nobody in.
+    Over,
+}
+
+impl Default for Preface {
+    fn default() -> Self {
+        Self::Open(Vec::new())
+    }
+}
+
+/// What decides about what a client shows.
+pub(super) struct Judges<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) admission: &'a mut Admission,
+    pub(super) tokens: &'a mut Tokens,
+    /// Where the client comes from.
+    pub(super) client: IpAddr,
 }
 
 /// What the search came to.
@@ -81,6 +112,15 @@ pub(super) struct Preread {
 pub(super) enum Found {
     /// One use of the number was taken.
     Number(Hit, Grant),
+    /// One use of the token was taken.
+    Token {
+        /// What it says.
+        token: JoinToken,
+        /// What stands for it.
+        number: Number,
+        /// The length of the line that showed it.
+        line_len: usize,
+    },
     /// A number may stand at the end; one more byte or a little time decides.
     Undecided,
     /// Nothing yet.
@@ -90,25 +130,84 @@ pub(super) enum Found {
 }
 
 impl Preread {
-    /// Searches what came; used and expired numbers are passed over like strangers'.
+    /// Searches what came; used and expired numbers are passed over like strangers', and so is a token that lets nobody
+    /// in: what the client sees of it is the end of the limits, whatever was wrong.
     pub(super) fn search(
         &mut self,
-        now: Instant,
+        now: Now,
         bytes: &[u8],
-        limit: usize,
-        admission: &mut Admission,
-    ) -> Found {
+        judges: &mut Judges<'_>,
+    ) -> (Found, Option<TokenError>) {
+        let limit = judges.settings.preread_limit();
         let room = limit.saturating_sub(self.seen);
         let bytes = &bytes[..bytes.len().min(room)];
         self.seen += bytes.len();
+        match self.token(now, bytes, judges) {
+            Ok(Some(found)) => (found, None),
+            Ok(None) => (self.number(now, bytes, limit, judges), None),
+            Err(error) => (self.number(now, bytes, limit, judges), Some(error)),
+        }
+    }
+
+    fn number(&mut self, now: Now, bytes: &[u8], limit: usize, judges: &mut Judges<'_>) -> Found {
+        if !judges.settings.scan {
+            return if self.seen >= limit {
+                Found::Nothing
+            } else {
+                Found::More
+            };
+        }
         let (nearest, mut taken) = (&mut self.nearest, None);
-        let accept = |number| take(now, number, admission, nearest, &mut taken);
+        let admission = &mut *judges.admission;
+        let accept = |number| take(now.mono, number, admission, nearest, &mut taken);
         let hit = self.scanner.feed(bytes, accept);
         match hit.zip(taken) {
             Some((hit, grant)) => Found::Number(hit, grant),
-            None if self.seen >= limit => self.finish(now, admission),
+            None if self.seen >= limit => self.finish(now.mono, admission),
             None if self.scanner.is_undecided() => Found::Undecided,
             None => Found::More,
+        }
+    }
+
+    /// Looks for a preface; each connection has one line that may be one.
+    fn token(
+        &mut self,
+        now: Now,
+        bytes: &[u8],
+        judges: &mut Judges<'_>,
+    ) -> Result<Option<Found>, TokenError> {
+        let keys = &judges.settings.trust.token_keys;
+        let Preface::Open(line) = &mut self.preface else {
+            return Ok(None);
+        };
+        let room = LINE_LEN_MAX.saturating_sub(line.len());
+        line.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let (token, line_len) = match preface::read(line) {
+            preface::Step::NeedMore if !keys.is_empty() => return Ok(None),
+            preface::Step::NeedMore | preface::Step::Absent => {
+                self.preface = Preface::Over;
+                return Ok(None);
+            }
+            preface::Step::Line { token, len } => (keys.open(token), len),
+        };
+        self.preface = Preface::Over;
+        let token = token?;
+        if let Err(error) = token.check(now.unix, judges.settings.token_lifetime, judges.client) {
+            if error == TokenError::Expired {
+                self.nearest = Some(Status::TokenExpired);
+            }
+            return Err(error);
+        }
+        match judges.tokens.take(now.unix, &token) {
+            Ok(number) => Ok(Some(Found::Token {
+                token,
+                number,
+                line_len,
+            })),
+            Err(status) => {
+                self.nearest = Some(status);
+                Ok(None)
+            }
         }
     }
 

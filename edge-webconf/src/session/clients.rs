@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
+use edge_common::host_name::HostName;
+use edge_common::join_token::JoinToken;
 use edge_common::time::Now;
 
 use super::admission::Grant;
-use super::agent::SessionKey;
+use super::agent::{Session, SessionKey};
 use super::broker::Broker;
-use super::client::{Client, Found, Join, Stage};
+use super::client::{Client, Found, Join, Judges, Stage};
 use super::timers::Timer;
-use super::{Arrival, ClientId, DataId, Event, Output, Record, RelayEnd};
-use crate::ewrp::Status;
+use super::{Arrival, ClientId, DataId, Event, Output, Record, RelayEnd, Shown};
 use crate::ewrp::control::{Closed, Frame};
-use crate::ewrp::data::{Open, PREREAD_LEN_MAX};
-use crate::scan::Hit;
+use crate::ewrp::data::Open;
+use crate::ewrp::{Number, Status};
 
 impl Broker {
     /// A client has finished its TLS handshake.
@@ -35,8 +36,8 @@ impl Broker {
     /// The next bytes of a client, each shown once. Bytes that come when the number was found
     /// already are none of the broker's business.
     pub fn handle_client_data(&mut self, now: Now, id: ClientId, bytes: &[u8]) {
-        let limit = self.preread_limit();
         let Some(Client {
+            address,
             stage: Stage::Preread(preread),
             ..
         }) = self.clients.get_mut(&id)
@@ -44,8 +45,26 @@ impl Broker {
             return;
         };
         self.timers.cancel(Timer::Settle(id));
-        match preread.search(now.mono, bytes, limit, &mut self.admission) {
-            Found::Number(hit, grant) => self.matched(now, id, hit, grant),
+        let mut judges = Judges {
+            settings: &self.settings,
+            admission: &mut self.admission,
+            tokens: &mut self.tokens,
+            client: address.ip(),
+        };
+        let (found, error) = preread.search(now, bytes, &mut judges);
+        if let Some(error) = error {
+            self.event(Event::TokenRefused(error));
+        }
+        match found {
+            Found::Number(hit, grant) => {
+                let shown = Shown::Number(hit.encoding);
+                self.matched(now, id, shown, grant, 0);
+            }
+            Found::Token {
+                token,
+                number,
+                line_len,
+            } => self.matched_token(now, id, &token, number, line_len),
             Found::Undecided => {
                 self.timers.arm(Timer::Settle(id), now.mono + SETTLE);
                 self.push(Output::Read(id.0));
@@ -75,7 +94,7 @@ impl Broker {
     /// How many bytes of a client are searched, and at most announced in its OPEN.
     #[must_use]
     pub fn preread_limit(&self) -> usize {
-        self.settings.preread.min(PREREAD_LEN_MAX as usize)
+        self.settings.preread_limit()
     }
 
     /// Takes a run of digits at the end of what came for whole. `true`: still no number.
@@ -89,10 +108,11 @@ impl Broker {
         };
         match preread.finish(now.mono, &mut self.admission) {
             Found::Number(hit, grant) => {
-                self.matched(now, id, hit, grant);
+                let shown = Shown::Number(hit.encoding);
+                self.matched(now, id, shown, grant, 0);
                 false
             }
-            Found::Undecided | Found::More | Found::Nothing => true,
+            Found::Token { .. } | Found::Undecided | Found::More | Found::Nothing => true,
         }
     }
 
@@ -109,13 +129,56 @@ impl Broker {
         self.refuse(now, id, status);
     }
 
-    /// The client has shown a number, and one use of it is taken.
-    fn matched(&mut self, now: Now, id: ClientId, hit: Hit, grant: Grant) {
+    /// The client has shown a token, and one use of it is taken: one of the agents that have registered its name gets
+    /// it, each as often as its weight says.
+    fn matched_token(
+        &mut self,
+        now: Now,
+        id: ClientId,
+        token: &JoinToken,
+        number: Number,
+        line_len: usize,
+    ) {
+        let Some((session, reg_id)) = self.place_for(&token.registration) else {
+            self.event(Event::Matched(Shown::Token));
+            self.tokens.give_back(number);
+            return self.refuse(now, id, Status::NoAgent);
+        };
+        let grant = Grant {
+            session,
+            reg_id,
+            number,
+        };
+        self.matched(now, id, Shown::Token, grant, line_len);
+    }
+
+    /// A weight of 0 is a spare: it gets clients when nobody else does.
+    fn place_for(&mut self, name: &str) -> Option<(SessionKey, u32)> {
+        let places: Vec<(SessionKey, u32, u32)> = self
+            .sessions
+            .iter()
+            .flat_map(|(&key, session)| {
+                let places = session.places(name);
+                places.map(move |(reg_id, weight)| (key, reg_id, u32::from(weight)))
+            })
+            .collect();
+        // At most 256 sessions with 64 registrations each: far from overflow.
+        let total = places.iter().map(|(_, _, weight)| weight).sum();
+        let mut drawn = self.rng.below(total);
+        let place = places.iter().find(|(_, _, weight)| {
+            let found = drawn < *weight;
+            drawn = drawn.saturating_sub(*weight);
+            found
+        });
+        let (key, reg_id, _) = place.or_else(|| places.first())?;
+        Some((*key, *reg_id))
+    }
+
+    /// The client has shown what lets it in, and one use of it is taken.
+    fn matched(&mut self, now: Now, id: ClientId, shown: Shown, grant: Grant, skip: usize) {
         self.timers.cancel(Timer::Preread(id));
         self.timers.cancel(Timer::Settle(id));
-        self.event(Event::Matched {
-            encoding: hit.encoding,
-        });
+        self.event(Event::Matched(shown));
         // A number is gone with its session, so a number that was found has one.
         let Some(session) = self.sessions.get_mut(&grant.session) else {
             return self.end_preread(now, id, Status::NoAgent);
@@ -128,7 +191,8 @@ impl Broker {
         };
         client.stage = Stage::Lease(Join {
             grant,
-            preread_len: preread.seen(),
+            skip,
+            preread_len: preread.seen().saturating_sub(skip),
             matched_at: now.mono,
             dial_id: self.next_dial,
             agent: session.agent.clone(),
@@ -192,13 +256,14 @@ impl Broker {
             preread_len: u32::try_from(join.preread_len).expect("at most PREREAD_LEN_MAX"),
             sni: client.sni.clone(),
         };
-        let preread_len = join.preread_len;
+        let (skip, preread_len) = (join.skip, join.preread_len);
         client.stage = Stage::OpenSent(join.clone());
         self.timers.arm(Timer::Open(id), now.mono + OPEN_TIMEOUT);
         self.push(Output::Lease {
             client: id,
             data,
             open: open.to_bytes(),
+            skip,
             preread_len,
         });
     }
@@ -260,15 +325,15 @@ impl Broker {
         self.relays -= 1;
         self.forget_join(id, &join);
         let status = ending.unwrap_or(end.status);
-        self.transmit(
-            join.grant.session,
-            &Frame::Closed(Closed {
-                dial_id: join.dial_id,
-                status,
-                bytes_in: end.bytes_in,
-                bytes_out: end.bytes_out,
-            }),
-        );
+        let account = Frame::Closed(Closed {
+            dial_id: join.dial_id,
+            status,
+            bytes_in: end.bytes_in,
+            bytes_out: end.bytes_out,
+        });
+        if let Some(session) = self.session_for(&join) {
+            self.transmit(session, &account);
+        }
         self.event(Event::Closed(Record {
             dial_id: join.dial_id,
             number: join.grant.number,
@@ -306,6 +371,7 @@ impl Broker {
             Stage::Lease(join) => {
                 // No byte of this client went inside, so its number is as good as before.
                 self.admission.give_back(join.grant);
+                self.tokens.give_back(join.grant.number);
                 self.forget_join(id, join);
             }
             Stage::OpenSent(join) => self.forget_join(id, join),
@@ -327,10 +393,19 @@ impl Broker {
         client.join().map(|join| join.grant.reg_id)
     }
 
-    /// The session that admitted a client.
-    pub(super) fn session_of(&self, id: ClientId) -> Option<SessionKey> {
+    /// The agent that a client is on its way to.
+    pub(super) fn agent_of(&self, id: ClientId) -> Option<&HostName> {
         let client = self.clients.get(&id)?;
-        client.join().map(|join| join.grant.session)
+        client.join().map(|join| &join.agent)
+    }
+
+    /// The session that let the client in, or the one that its agent has instead by now.
+    fn session_for(&self, join: &Join) -> Option<SessionKey> {
+        if self.sessions.contains_key(&join.grant.session) {
+            return Some(join.grant.session);
+        }
+        let same = |(_, session): &(&SessionKey, &Session)| session.agent == join.agent;
+        self.sessions.iter().find(same).map(|(&key, _)| key)
     }
 
     fn forget_join(&mut self, id: ClientId, join: &Join) {

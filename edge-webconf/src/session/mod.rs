@@ -21,6 +21,7 @@ mod data;
 mod pool;
 mod sequence;
 mod timers;
+mod tokens;
 
 #[cfg(test)]
 mod simulation;
@@ -29,7 +30,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use edge_common::host_name::{HostName, NamePattern};
+use edge_common::join_token::{TokenError, VerifyingKeys};
 
+use crate::ewrp::data::PREREAD_LEN_MAX;
 use crate::ewrp::{Number, Status};
 use crate::scan::Encoding;
 
@@ -61,8 +64,10 @@ pub struct DataId(pub ConnId);
 pub struct Settings {
     /// Names this edge to the agents.
     pub edge_id: [u8; 16],
-    /// Whose certificates may hold a session.
-    pub agents: Vec<NamePattern>,
+    /// Who is believed.
+    pub trust: Trust,
+    /// Whether the first bytes of a client are searched for an admitted number.
+    pub scan: bool,
     /// Clients at once, relayed ones included.
     pub clients: usize,
     /// Bytes searched for a number.
@@ -75,10 +80,33 @@ pub struct Settings {
     pub lease_queue: usize,
     /// Numbers admitted at once.
     pub admitted: usize,
+    /// Used tokens remembered at once.
+    pub tokens: usize,
+    /// The longest time that a token may be good for.
+    pub token_lifetime: Duration,
     /// Data connections kept parked for each agent.
     pub pool_min: u16,
     /// And parked at most.
     pub pool_max: u16,
+}
+
+impl Settings {
+    /// How many bytes of a client are searched, and at most announced in its OPEN.
+    #[must_use]
+    pub fn preread_limit(&self) -> usize {
+        self.preread.min(PREREAD_LEN_MAX as usize)
+    }
+}
+
+/// Who is believed; a reload may change it at any time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// Whose certificates may hold a session.
+    pub agents: Vec<NamePattern>,
+    /// Those of them that may register conferences.
+    pub conference_agents: Vec<NamePattern>,
+    /// Whose tokens let a client in.
+    pub token_keys: VerifyingKeys,
 }
 
 /// What TLS told about the far end of a connection to the agent port.
@@ -123,7 +151,9 @@ pub enum Output {
         data: DataId,
         /// An OPEN without its preread bytes.
         open: Vec<u8>,
-        /// How many bytes of the client it announces; what came behind them is stream.
+        /// So many of the client's first bytes are a preface, and no part of the stream.
+        skip: usize,
+        /// How many bytes behind these it announces; what came behind them is stream.
         preread_len: usize,
     },
     /// The agent took the client: relay until both directions ended.
@@ -192,11 +222,10 @@ pub enum Event {
         /// Why; the client is not told.
         status: Status,
     },
-    /// A client showed an admitted number.
-    Matched {
-        /// How it was written.
-        encoding: Encoding,
-    },
+    /// A client showed what lets it in.
+    Matched(Shown),
+    /// A client began with a preface whose token lets nobody in.
+    TokenRefused(TokenError),
     /// An agent took the client.
     Opened {
         /// From the match to the agent's answer.
@@ -206,6 +235,26 @@ pub enum Event {
     Closed(Record),
     /// Every relay has ended or was cut; the process may go.
     Drained,
+}
+
+/// What let a client in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// An admitted number, written so.
+    Number(Encoding),
+    /// A token.
+    Token,
+}
+
+impl Shown {
+    /// The value of the `encoding` label of the counter.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Number(encoding) => encoding.label(),
+            Self::Token => "token",
+        }
+    }
 }
 
 /// The account of one relayed connection.
@@ -259,4 +308,6 @@ pub struct Gauges {
     pub relays: usize,
     /// Admitted numbers, used ones included until their time is over.
     pub admitted: usize,
+    /// Used tokens that are remembered.
+    pub tokens: usize,
 }

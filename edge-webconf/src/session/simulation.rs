@@ -9,6 +9,7 @@
 mod agents;
 mod clients;
 mod random;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -33,18 +34,30 @@ const SECOND: Duration = Duration::from_secs(1);
 fn settings() -> Settings {
     Settings {
         edge_id: [0xed; 16],
-        agents: vec![
-            MCU.parse().expect("a pattern"),
-            "*.pool.test".parse().expect("a pattern"),
-        ],
+        trust: trust(&[MCU, "*.pool.test"]),
+        scan: true,
         clients: 100,
         preread: 4096,
         preread_timeout: 10 * SECOND,
         lease_timeout: 5 * SECOND,
         lease_queue: 3,
         admitted: 50,
+        tokens: 5,
+        token_lifetime: 3600 * SECOND,
         pool_min: 2,
         pool_max: 8,
+    }
+}
+
+fn trust(agents: &[&str]) -> Trust {
+    let mut token_keys = VerifyingKeys::default();
+    let public = include_bytes!("../../../edge-common/tests/data/keys/ed25519.pub.pem");
+    token_keys.add_pem(public).expect("a key");
+    let pattern = |name: &&str| name.parse().expect("a pattern");
+    Trust {
+        agents: agents.iter().map(pattern).collect(),
+        conference_agents: vec![pattern(&MCU)],
+        token_keys,
     }
 }
 
@@ -58,6 +71,7 @@ struct World {
     closed: Vec<ConnId>,
     reads: Vec<ConnId>,
     leases: Vec<(ClientId, DataId, Open)>,
+    skips: Vec<usize>,
     relayed: Vec<ClientId>,
     events: Vec<Event>,
 }
@@ -79,6 +93,7 @@ impl World {
             closed: Vec::new(),
             reads: Vec::new(),
             leases: Vec::new(),
+            skips: Vec::new(),
             relayed: Vec::new(),
             events: Vec::new(),
         }
@@ -98,8 +113,10 @@ impl World {
                     client,
                     data,
                     open,
+                    skip,
                     preread_len,
                 } => {
+                    self.skips.push(skip);
                     let (open, len) = Open::parse(&open).expect("lawful").expect("whole");
                     assert_eq!(open.preread_len as usize, preread_len);
                     assert_eq!(len, open.to_bytes().len());

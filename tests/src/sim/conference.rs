@@ -269,9 +269,10 @@ impl Edge {
                     client,
                     data,
                     open,
+                    skip,
                     preread_len,
                 } => {
-                    self.lease(client, data, open, preread_len);
+                    self.lease(client, data, open, skip, preread_len);
                 }
                 Output::Relay(client) => self.relay(client),
                 Output::Event(event) => self.events.push(event),
@@ -282,7 +283,14 @@ impl Edge {
         }
     }
 
-    fn lease(&mut self, client: ClientId, data: DataId, mut open: Vec<u8>, preread_len: usize) {
+    fn lease(
+        &mut self,
+        client: ClientId,
+        data: DataId,
+        mut open: Vec<u8>,
+        skip: usize,
+        preread_len: usize,
+    ) {
         let (Some(&client), Some(&data)) =
             (self.far_ends.get(&client.0), self.far_ends.get(&data.0))
         else {
@@ -292,7 +300,8 @@ impl Edge {
             return;
         };
         // All of it goes inside; what stands behind the announced part is stream already.
-        debug_assert!(preread_len <= connection.preread.len());
+        debug_assert!(skip + preread_len <= connection.preread.len());
+        connection.preread.drain(..skip);
         open.append(&mut connection.preread);
         if let Some(leased) = self.connections.get_mut(&data) {
             leased.stage = Stage::Leased {

@@ -2,13 +2,16 @@
 
 use super::Check;
 use crate::config::rule;
-use crate::config::units::{KIB, MIB, size_text};
+use crate::config::units::{KIB, MIB, duration_text, size_text};
+use crate::config::webconf::TOKEN_LIFETIME_MAX;
+use crate::host_name::NamePattern;
 
 pub(super) fn apply(check: &mut Check<'_>) {
     parts(check);
     sizes(check);
     queues(check);
     pools(check);
+    ways_in(check);
 }
 
 /// No part is larger than its whole.
@@ -158,6 +161,10 @@ fn pools(check: &mut Check<'_>) {
     let Some(limits) = check.file.webconf.as_ref().map(|webconf| &webconf.limits) else {
         return;
     };
+    if limits.token_lifetime > TOKEN_LIFETIME_MAX {
+        let message = format!("{} is more than 24 h", duration_text(limits.token_lifetime));
+        check.tell(rule::TOKENS_LONG, "webconf.limits.token_lifetime", message);
+    }
     if limits.pool_min > limits.pool_max {
         let message = format!(
             "{} is more than pool_max, {}",
@@ -169,5 +176,31 @@ fn pools(check: &mut Check<'_>) {
         let (preread, buffer) = (size_text(limits.preread), size_text(limits.relay_buffer));
         let message = format!("{preread} is more than relay_buffer, {buffer}");
         check.tell(rule::PREREAD_LARGE, "webconf.limits.preread", message);
+    }
+}
+
+/// Somebody must be able to come in, and a role belongs to somebody.
+fn ways_in(check: &mut Check<'_>) {
+    let Some(webconf) = check.file.webconf.as_ref() else {
+        return;
+    };
+    if !webconf.scan && webconf.preface_keys.is_empty() {
+        let message = "neither numbers nor tokens are looked for";
+        check.tell(rule::NO_WAY_IN, "webconf.scan", message);
+    }
+    for (index, name) in webconf.conference_agents.iter().enumerate() {
+        let covered = webconf.agents.iter().any(|agent| covers(agent, name));
+        if !covered {
+            let key = format!("webconf.conference_agents[{index}]");
+            let message = format!("{name} is not among webconf.agents");
+            check.tell(rule::ROLE_OF_NOBODY, key, message);
+        }
+    }
+}
+
+fn covers(agent: &NamePattern, name: &NamePattern) -> bool {
+    match name {
+        NamePattern::Exact(name) => agent.matches(name),
+        NamePattern::OneBelow(_) => agent == name,
     }
 }

@@ -116,6 +116,11 @@ fn all_names<'c>(check: &Check<'c>) -> Vec<(String, &'c HostName, Whose)> {
     if let Some(webconf) = &file.webconf {
         let agents = &mut webconf.agents.iter().map(|pattern| pattern.name());
         list("webconf.agents", Whose::ServerInside, agents);
+        let conference = &mut webconf
+            .conference_agents
+            .iter()
+            .map(|pattern| pattern.name());
+        list("webconf.conference_agents", Whose::ServerInside, conference);
     }
     if let Some(access) = &file.access {
         list(

@@ -211,6 +211,15 @@ fn registrations_are_bounded_by_the_certificate_and_in_number() {
         "replaces"
     );
     assert_eq!(answer(300, Conference, "abcd1234"), Some(Status::Ok));
+
+    // A conference id says nothing about whose it is, so it takes a role.
+    let other = world.agent_named("mcu2.pool.test", 1);
+    world.say(other.control, &register(2, Conference, "abcd1234"));
+    let denied = Frame::RegisterAck {
+        reg_id: 2,
+        status: Status::NameDenied,
+    };
+    assert!(world.heard(other.control).contains(&denied));
 }
 
 #[test]
@@ -497,7 +506,7 @@ fn an_agent_off_the_list_is_cut_at_once() {
     let mut mcu = world.agent();
     let other = world.agent_named("mcu2.pool.test", 1);
     let parked = world.park(&mut mcu, 0);
-    let list = vec!["*.pool.test".parse().expect("a pattern")];
+    let list = trust(&["*.pool.test"]);
     world.act(|broker, now| broker.handle_trust(now, list));
     assert_eq!(goaway(&world.heard(mcu.control)), Some(Status::NotTrusted));
     assert!(world.is_closed(parked.0));
