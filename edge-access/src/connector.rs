@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use edge_common::cert::identity::{Fingerprint, ProvenNames};
+use edge_common::cert::identity::{CertificateId, Fingerprint, ProvenNames};
 use edge_common::config::{AccessLimits, Config};
 use edge_common::dns::SipResolver;
 use edge_common::host_name::HostPort;
@@ -239,14 +239,22 @@ impl Partners {
             Failure::NoAddress
         })?;
         let stream = exit.open(core, target, &addresses.value).await?;
-        let (names, fingerprint) = identity(&stream).ok_or(Failure::Unproven)?;
-        if !names.proves_host(&target.host) {
+        let partner = partner(&stream, Some(target.clone())).ok_or(Failure::Unproven)?;
+        if !partner.names.proves_host(&target.host) {
             stream.close();
             return Err(Failure::Unproven);
         }
-        let partner = Partner::new(Arc::new(names), fingerprint, Some(target.clone()));
         Ok((stream, partner))
     }
+}
+
+/// The partner at a connection's far end, as its certificate shows it; `dialled` when we opened it.
+#[must_use]
+pub fn partner(stream: &Stream, dialled: Option<HostPort>) -> Option<Partner> {
+    let (names, fingerprint) = identity(stream)?;
+    let chain = stream.peer_certificates();
+    let certificate = CertificateId::of(chain.first()?).ok()?;
+    Some(Partner::new(Arc::new(names), fingerprint, dialled).issued(certificate))
 }
 
 /// What the certificate of a connection's far end proves.

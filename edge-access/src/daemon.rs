@@ -5,31 +5,37 @@ use std::time::Instant;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use edge_common::config::{Access, Config};
+use edge_common::config::{Access, Config, FederationLimits};
 use edge_common::dns::{ResolverSettings, SipResolver};
-use edge_common::limit::HashKey;
+use edge_common::limit::{HashKey, Rate};
 use edge_common::net::core_runtime::{CoreContext, Cores, core_count};
 use edge_common::net::mailbox::{Mailboxes, Outbox, mesh};
+use edge_common::observe::admin::Commands;
 use edge_common::observe::metrics::Metrics;
 use edge_common::partner_proof::Rules;
 use edge_common::random::{Random, SystemRandom};
 use edge_common::run::{self, Shared};
 use edge_common::secret::{Label, Secrets};
 use edge_common::secret_files;
+use serde_json::{Value, json};
 
 use crate::admin::Host;
 use crate::connector::{Exit, NextHop, Partners};
 use crate::epoch;
+use crate::federation_admin;
 use crate::flow::{Core, Errand, Letter, VERDICTS_CORE};
 use crate::listener::{self, Listening};
 use crate::observe::Observer;
 use crate::proxy::Proxy;
 use crate::proxy::federation::Authority;
+use crate::proxy::meter::Allowance;
 use crate::proxy::settings::Settings;
 use crate::proxy::token::Tokens;
+use crate::proxy::watch::Watch;
 use crate::recorder::Recorder;
 use crate::resolver::Verdicts;
 use crate::tls::Tls;
+use crate::watch_file::WatchFile;
 
 /// A running Access Edge.
 #[derive(Debug)]
@@ -81,6 +87,8 @@ struct Plan {
     current: Arc<ArcSwap<Config>>,
     settings: Arc<Settings>,
     tokens: Arc<Tokens>,
+    /// For tables whose slots strangers must not choose.
+    key: HashKey,
     tls: Tls,
     observer: Observer,
     /// From when on all cores count.
@@ -131,6 +139,7 @@ impl Daemon {
         let plan = Plan {
             settings: Arc::new(settings),
             tokens: Arc::new(Tokens::new(&secrets)),
+            key,
             tls: tls.clone(),
             began: run::now().mono,
             observer: Observer::new(metrics, count, shared.readiness.condition("next_hop")),
@@ -184,6 +193,13 @@ impl Reloader {
         }
     }
 
+    /// What operators may ask of federation and change in it.
+    #[must_use]
+    pub fn federation_commands(&self) -> Commands {
+        let config = Arc::clone(&self.config);
+        federation_admin::commands(&self.outbox, move || listed(&config.load()))
+    }
+
     /// Takes a configuration that was read again, for new connections and new messages.
     pub fn reload(&self, config: Config) -> anyhow::Result<()> {
         let access = config.access.as_ref().context(NO_ACCESS)?;
@@ -207,6 +223,22 @@ impl Reloader {
     }
 }
 
+/// The partners that are configured, as operators are told.
+fn listed(config: &Config) -> Value {
+    let partners = config
+        .access
+        .iter()
+        .flat_map(|access| &access.federation.partners);
+    partners
+        .map(|partner| {
+            json!({
+                "domain": partner.domain.as_str(),
+                "fqdn": partner.fqdn.as_ref().map(|fqdn| fqdn.as_str()),
+            })
+        })
+        .collect()
+}
+
 async fn run_core(context: CoreContext, seed: Seed, plan: Plan) {
     let core = make_core(&context, &seed, &plan);
     for listening in seed.listening {
@@ -221,6 +253,8 @@ async fn run_core(context: CoreContext, seed: Seed, plan: Plan) {
     context.spawn(async move { mailbox.read_mailbox(inbox).await });
     let time = core.clone();
     context.spawn(async move { time.keep_time().await });
+    let watch = core.clone();
+    context.spawn(async move { watch.keep_watch().await });
     let next_hop = next_hop(&plan, seed.resolvers.internal);
     context.spawn(next_hop.keep(core.clone()));
     context.draining().await;
@@ -253,13 +287,21 @@ fn make_core(context: &CoreContext, seed: &Seed, plan: &Plan) -> Core {
     let exit = Exit::external(&plan.config, &access.limits, Arc::clone(&plan.tls.partner));
     let verdicts = (context.index() == VERDICTS_CORE).then(|| {
         let federation = &access.federation;
+        let directory = plan.config.state.directory.join("edge-access");
+        let file = WatchFile::new(&directory, federation.limits.watch_list);
+        let mut watch = Watch::new(
+            allowance(federation.limits),
+            federation.limits.watch_list,
+            plan.key,
+        );
+        watch.restore(run::now(), file.read());
         let authority = Authority::new(
             Rules::default(),
             access.federation_port,
             federation.verdict_cache,
             federation.pending_per_domain,
         );
-        Verdicts::new(authority, dns.clone())
+        Verdicts::new(authority.watching(watch), dns.clone(), file)
     });
     Core::new(
         context.clone(),
@@ -278,6 +320,20 @@ fn next_hop(plan: &Plan, dns: SipResolver) -> NextHop {
         config: Arc::clone(&plan.current),
         exit: Exit::internal(&plan.config, &plan.access.limits, tls),
         dns,
+    }
+}
+
+fn allowance(limits: FederationLimits) -> Allowance {
+    Allowance {
+        rate: Rate {
+            per_second: limits.discovered_rate,
+            burst: limits.discovered_rate.saturating_mul(2),
+        },
+        suspicious: Rate {
+            per_second: limits.suspicious_rate,
+            burst: limits.suspicious_rate.saturating_mul(2),
+        },
+        contacts: limits.discovered_contacts,
     }
 }
 

@@ -11,8 +11,9 @@
 //!
 //! With sockets: [`listener`] lets connections in, [`connector`] opens those to the next hop and to
 //! partners, [`flow`] runs each of them on its core and does what the proxy says, [`resolver`] owns the
-//! verdicts on domains, [`tls`] holds the certificates, [`observe`] counts, [`recorder`] shows what passes to those who
-//! trace it, [`admin`] answers `edgectl`, [`daemon`] puts it together,
+//! verdicts on domains and the watch list, [`watch_file`] keeps that over a restart, [`tls`] holds the certificates,
+//! [`observe`] counts, [`recorder`] shows what passes to those who trace it, [`admin`] and [`federation_admin`] answer
+//! `edgectl`, [`daemon`] puts it together,
 //! [`service`] runs it in the scaffold of all daemons.
 
 pub mod connections;
@@ -28,6 +29,8 @@ pub mod daemon;
 #[cfg(feature = "io")]
 pub mod epoch;
 #[cfg(feature = "io")]
+pub mod federation_admin;
+#[cfg(feature = "io")]
 pub mod flow;
 #[cfg(feature = "io")]
 pub mod listener;
@@ -41,3 +44,5 @@ pub mod resolver;
 pub mod service;
 #[cfg(feature = "io")]
 pub mod tls;
+#[cfg(feature = "io")]
+pub mod watch_file;

@@ -17,9 +17,9 @@ use edge_common::side::{Side, SidePair};
 use edge_common::sip::framer::Opener;
 use ipnet::IpNet;
 
-use crate::connector::{client_stream, identity, server_stream};
+use crate::connector::{client_stream, identity, partner, server_stream};
 use crate::flow::Core;
-use crate::proxy::flow::{Partner, Peer, Standing};
+use crate::proxy::flow::{Peer, Standing};
 use crate::tls::Tls;
 
 /// Who comes in by a listener.
@@ -144,9 +144,7 @@ async fn welcome(core: &Core, stream: Stream, entrance: Entrance, config: &ArcSw
             requests: 0,
             in_flight: 0,
         })),
-        Entrance::Federation => identity(&stream).map(|(names, fingerprint)| {
-            Peer::Partner(Partner::new(Arc::new(names), fingerprint, None))
-        }),
+        Entrance::Federation => partner(&stream, None).map(Peer::Partner),
         Entrance::Internal => {
             trusted_name(&stream, &config.load().internal).map(|name| Peer::Inside { name })
         }

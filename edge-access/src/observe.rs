@@ -6,6 +6,7 @@ use edge_common::observe::http::Condition;
 use edge_common::observe::metrics::{Counter, Counters, Gauge, Gauges, Metrics};
 
 use crate::proxy::token::Realm;
+use crate::proxy::watch::WatchEvent;
 use crate::proxy::{CloseReason, Event, Fill};
 
 /// The counters of the daemon; clones share them.
@@ -18,6 +19,8 @@ pub struct Observer {
     closed: Counters<1>,
     promoted: Counter,
     verdicts: Counters<1>,
+    watched: Counters<1>,
+    watch_entries: Gauge,
     dials: Counters<2>,
     refused_peers: Counters<1>,
     next_hops: NextHops,
@@ -85,6 +88,13 @@ impl Observer {
                 "Proofs of a partner for a domain, by outcome",
                 ["outcome"],
             ),
+            watched: metrics.counters(
+                "federation_watch_changes",
+                "Discovered partners that came to stand otherwise, by how they stand now",
+                ["state"],
+            ),
+            watch_entries: metrics
+                .gauge("federation_watch_entries", "Certificates on the watch list"),
             dials: metrics.counters(
                 "dials",
                 "Connections that the edge tried to open",
@@ -185,6 +195,24 @@ impl Observer {
                 );
             }
         }
+    }
+
+    /// An entry of the watch list came to stand otherwise.
+    pub fn watched(&self, watched: &WatchEvent) {
+        let state = watched.state.label();
+        self.watched.with([state]).inc();
+        tracing::warn!(
+            issuer = watched.certificate.issuer,
+            serial = watched.certificate.serial,
+            certificate = watched.names,
+            state,
+            "federation watch"
+        );
+    }
+
+    /// How many certificates are on the watch list.
+    pub fn watch_entries(&self, entries: usize) {
+        set(&self.watch_entries, entries);
     }
 
     /// A message was lost at a queue.

@@ -3,18 +3,29 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
+use edge_common::cert::identity::CertificateId;
 use edge_common::dns::SipResolver;
 use edge_common::host_name::HostName;
 use edge_common::run;
 use edge_common::srv::SIP_FEDERATION_TLS;
 
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use crate::federation_admin;
 use crate::flow::Core;
 use crate::proxy::federation::{Authority, Output, Question, Resolved, Unavailable};
+use crate::proxy::watch::Decision;
+use crate::watch_file::WatchFile;
 
 /// The table and the resolver that fills it.
 pub struct Verdicts {
     authority: RefCell<Authority>,
     dns: SipResolver,
+    /// Where decisions on discovered partners are kept.
+    file: WatchFile,
+    /// Something has to be written there.
+    decided: Notify,
 }
 
 impl std::fmt::Debug for Verdicts {
@@ -26,11 +37,66 @@ impl std::fmt::Debug for Verdicts {
 impl Verdicts {
     /// With an empty table.
     #[must_use]
-    pub const fn new(authority: Authority, dns: SipResolver) -> Self {
+    pub fn new(authority: Authority, dns: SipResolver, file: WatchFile) -> Self {
         Self {
             authority: RefCell::new(authority),
             dns,
+            file,
+            decided: Notify::new(),
         }
+    }
+
+    /// The watch list as it is told.
+    pub fn watch_list(&self) -> Value {
+        federation_admin::watch_list(self.authority.borrow().watch())
+    }
+
+    /// Does what an operator decided.
+    pub fn decide(
+        &self,
+        core: &Core,
+        certificate: &CertificateId,
+        decision: Decision,
+    ) -> Result<Value, String> {
+        let mut authority = self.authority.borrow_mut();
+        let seen = authority
+            .watch_mut()
+            .decide(run::now(), certificate, decision)
+            .map_err(|full| full.to_string())?;
+        drop(authority);
+        self.tell_watch(core);
+        Ok(json!({ "changed": federation_admin::entry(&seen) }))
+    }
+
+    /// Reviews the watch list, and writes down what has to outlive the process; one write at a time.
+    pub async fn keep_watch(&self, core: &Core) {
+        loop {
+            tokio::select! {
+                () = self.decided.notified() => self.write().await,
+                () = tokio::time::sleep(REVIEW_INTERVAL) => {
+                    self.authority.borrow_mut().watch_mut().review(run::now());
+                    self.tell_watch(core);
+                }
+            }
+        }
+    }
+
+    async fn write(&self) {
+        let kept: Vec<_> = self.authority.borrow().watch().keep().collect();
+        let file = self.file.clone();
+        let written = tokio::task::spawn_blocking(move || file.write(&kept)).await;
+        if let Ok(Err(error)) = written {
+            tracing::warn!(%error, "the watch list cannot be kept");
+        }
+    }
+
+    fn tell_watch(&self, core: &Core) {
+        let mut authority = self.authority.borrow_mut();
+        while let Some(event) = authority.watch_mut().poll_event() {
+            core.observer().watched(&event);
+            self.decided.notify_one();
+        }
+        core.observer().watch_entries(authority.watch().len());
     }
 
     /// Takes a question of any core.
@@ -94,3 +160,6 @@ async fn resolve(dns: &SipResolver, domain: &HostName) -> Resolved {
         }
     }
 }
+
+/// How late a limit that was reached, or suspicion, is noticed.
+const REVIEW_INTERVAL: Duration = Duration::from_secs(1);

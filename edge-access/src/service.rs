@@ -51,7 +51,8 @@ impl Service for AccessEdge {
         let at_start = AtStart::of(&config, Owner::Access);
         let daemon = Daemon::start(Arc::new(config), &names, shared)?;
         let (cores, reloader) = daemon.into_parts();
-        let commands = admin::commands(&reloader.host());
+        let mut commands = admin::commands(&reloader.host());
+        commands.extend(reloader.federation_commands());
         Ok(Running {
             cores,
             reload: Box::new(move |config| {

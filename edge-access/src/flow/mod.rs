@@ -30,6 +30,7 @@ use tokio::sync::Notify;
 use self::table::Streams;
 use crate::connections::{self, Filter, Page};
 use crate::connector::Partners;
+use crate::federation_admin;
 use crate::observe::{Observer, Tables};
 use crate::proxy::federation::{Answer, Question, Resolved};
 use crate::proxy::flow::Peer;
@@ -364,6 +365,28 @@ impl Core {
         self.settle();
     }
 
+    /// The verdicts and the watch list, on the core that owns them.
+    pub(crate) fn verdicts(&self) -> Option<&Verdicts> {
+        self.0.verdicts.as_ref()
+    }
+
+    /// The partners that are connected to this core, as operators are told.
+    pub(crate) fn partners(&self) -> Vec<serde_json::Value> {
+        let core = self.0.context.index();
+        let proxy = self.0.proxy.borrow();
+        let flows = proxy.flows();
+        flows
+            .filter_map(|flow| federation_admin::connection(core, flow))
+            .collect()
+    }
+
+    /// Looks after the watch list until the core ends, if this core owns it.
+    pub async fn keep_watch(&self) {
+        if let Some(verdicts) = &self.0.verdicts {
+            verdicts.keep_watch(self).await;
+        }
+    }
+
     fn ask(&self, question: Question) {
         match &self.0.verdicts {
             Some(verdicts) => verdicts.ask(self, question),
@@ -442,6 +465,7 @@ impl Core {
                     let answer = Answer {
                         outcome: Err(Refusal::PartnerBusy),
                         until: run::now().mono,
+                        meter: None,
                     };
                     later.answers.push((question, answer));
                 }

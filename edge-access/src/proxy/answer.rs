@@ -9,6 +9,7 @@ use edge_common::sip::parse::Index;
 use edge_common::sip::response::Response;
 use edge_common::sip::uri::Host;
 
+use super::flow::Peer;
 use super::refusal::Refusal;
 use super::request::Request;
 use super::token::{FlowKey, Realm};
@@ -24,6 +25,9 @@ impl Proxy {
         if let Some(drop) = Request::is_unanswered(message) {
             self.event(Event::Dropped(drop));
             return;
+        }
+        if let Some(Peer::Partner(partner)) = self.flows.get(to).map(|flow| &flow.peer) {
+            partner.note(refusal.is_guess().then_some(false));
         }
         if let Some(bytes) = self.compose(message, realm, refusal) {
             self.transmit(to, |out| out.extend_from_slice(&bytes));

@@ -99,6 +99,7 @@ impl Proxy {
         }
         let domain = policy::admit_partner(&self.settings, request, routes)?;
         let proof = self.prove(now, key, domain)?;
+        self.meter(now, key, request, routes.in_dialog, proof.kind)?;
         let egress = self.next_hop(request, routes)?;
         let outside = RouteToken::Partner(proof.target.clone());
         let way = Way {
@@ -176,7 +177,7 @@ impl Proxy {
         let (egress, target) = match self.settings.federation.of_domain(&domain) {
             DomainRule::Denied => return Err(Refusal::Unroutable.into()),
             DomainRule::Direct(target) => (self.link(now, &target)?, target),
-            DomainRule::Automatic => self.link_to(now, domain)?,
+            DomainRule::Automatic | DomainRule::Discovered => self.link_to(now, domain)?,
         };
         self.to_partner(now, key, request, routes, egress, target)
     }

@@ -14,14 +14,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use edge_common::cert::identity::ProvenNames;
+use edge_common::cert::identity::{CertificateId, ProvenNames};
 use edge_common::host_name::{HostName, HostPort};
 use edge_common::partner_proof::{self, Proof, Rules, Verdict};
 use edge_common::srv::SrvAnswer;
 use edge_common::time::Now;
 
+use super::meter::Meter;
 use super::refusal::Refusal;
 use super::token::FlowKey;
+use super::watch::Watch;
 
 /// What a core wants to know.
 #[derive(Clone, Debug)]
@@ -34,6 +36,10 @@ pub enum Question {
         domain: HostName,
         /// What its certificate proves.
         names: Arc<ProvenNames>,
+        /// Its certificate.
+        certificate: Arc<CertificateId>,
+        /// Nobody listed the domain: the limits of discovered partners hold.
+        discovered: bool,
     },
     /// Where is the edge of `domain`?
     Target {
@@ -45,12 +51,14 @@ pub enum Question {
 }
 
 /// The edges that speak for a domain, or why none does.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Answer {
     /// What was found: the edge that was proven, or those to dial in that order; never an empty list.
     pub outcome: Result<Vec<HostPort>, Refusal>,
     /// How long it holds.
     pub until: Instant,
+    /// What counts the requests of the connection from now on, when it was discovered.
+    pub meter: Option<Arc<Meter>>,
 }
 
 /// What DNS said, and for how long.
@@ -84,10 +92,11 @@ pub struct Authority {
     askers_max: usize,
     known: BTreeMap<HostName, Known>,
     waiting: BTreeMap<HostName, Vec<Question>>,
+    watch: Watch,
     outputs: VecDeque<Output>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Known {
     answer: Result<SrvAnswer, Unavailable>,
     until: Instant,
@@ -96,7 +105,7 @@ struct Known {
 impl Authority {
     /// `port` is where a domain's edge listens when only its certificate names it.
     #[must_use]
-    pub const fn new(rules: Rules, port: u16, domains_max: usize, askers_max: usize) -> Self {
+    pub fn new(rules: Rules, port: u16, domains_max: usize, askers_max: usize) -> Self {
         Self {
             rules,
             port,
@@ -104,19 +113,43 @@ impl Authority {
             askers_max,
             known: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            watch: Watch::default(),
             outputs: VecDeque::new(),
         }
     }
 
+    /// With that list of discovered partners.
+    #[must_use]
+    pub fn watching(mut self, watch: Watch) -> Self {
+        self.watch = watch;
+        self
+    }
+
+    /// Who was discovered.
+    #[must_use]
+    pub const fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// Who was discovered, to be reviewed or decided on.
+    pub const fn watch_mut(&mut self) -> &mut Watch {
+        &mut self.watch
+    }
+
     /// Takes a question; its answer comes at once or when DNS has spoken.
     pub fn handle_question(&mut self, now: Now, question: Question) {
+        if self.is_blocked(&question) {
+            self.refuse(now, question, Refusal::PartnerBlocked);
+            return;
+        }
         let domain = question.domain().clone();
         if let Some(known) = self
             .known
             .get(&domain)
             .filter(|known| known.until > now.mono)
+            .cloned()
         {
-            let answer = self.answer(&question, known);
+            let answer = self.answer(now, &question, &known);
             self.outputs.push_back(Output::Answer(question, answer));
             return;
         }
@@ -124,13 +157,13 @@ impl Authority {
             if askers.len() < self.askers_max {
                 askers.push(question);
             } else {
-                self.refuse(now, question);
+                self.refuse(now, question, Refusal::PartnerBusy);
             }
         } else if self.waiting.len() < self.domains_max {
             self.waiting.insert(domain.clone(), vec![question]);
             self.outputs.push_back(Output::Resolve(domain));
         } else {
-            self.refuse(now, question);
+            self.refuse(now, question, Refusal::PartnerBusy);
         }
     }
 
@@ -147,7 +180,7 @@ impl Authority {
             until: now.mono + ttl,
         };
         for question in self.waiting.remove(domain).unwrap_or_default() {
-            let answer = self.answer(&question, &known);
+            let answer = self.answer(now, &question, &known);
             self.outputs.push_back(Output::Answer(question, answer));
         }
         self.make_room(now);
@@ -170,17 +203,45 @@ impl Authority {
         (self.known.len(), self.waiting.len())
     }
 
-    fn answer(&self, question: &Question, known: &Known) -> Answer {
-        let outcome = match (&known.answer, question) {
+    /// Whether an operator blocked who is to be proven; DNS is not asked for his sake.
+    fn is_blocked(&self, question: &Question) -> bool {
+        match question {
+            Question::Proof {
+                certificate,
+                discovered,
+                ..
+            } => *discovered && self.watch.is_blocked(certificate),
+            Question::Target { .. } => false,
+        }
+    }
+
+    fn answer(&mut self, now: Now, question: &Question, known: &Known) -> Answer {
+        let mut outcome = match (&known.answer, question) {
             (Err(Unavailable), _) => Err(Refusal::SrvUnresolved),
             (Ok(srv), Question::Proof { domain, names, .. }) => {
                 self.prove(domain, srv, names).map(|proven| vec![proven])
             }
             (Ok(srv), Question::Target { domain, .. }) => self.targets(domain, srv),
         };
+        let mut meter = None;
+        if let Question::Proof {
+            domain,
+            names,
+            certificate,
+            discovered: true,
+            ..
+        } = question
+            && outcome.is_ok()
+        {
+            match self.watch.enter(now, certificate, names, domain) {
+                Ok(counting) => meter = Some(counting),
+                Err(_) => outcome = Err(Refusal::PartnerBusy),
+            }
+        }
         Answer {
             outcome,
             until: known.until,
+            meter,
         }
     }
 
@@ -232,10 +293,11 @@ impl Authority {
         }
     }
 
-    fn refuse(&mut self, now: Now, question: Question) {
+    fn refuse(&mut self, now: Now, question: Question, refusal: Refusal) {
         let answer = Answer {
-            outcome: Err(Refusal::PartnerBusy),
+            outcome: Err(refusal),
             until: now.mono,
+            meter: None,
         };
         self.outputs.push_back(Output::Answer(question, answer));
     }
@@ -422,6 +484,8 @@ mod tests {
                 },
                 domain: name("fabrikam.test"),
                 names: names(certificate),
+                certificate: Arc::default(),
+                discovered: false,
             };
             authority.handle_question(start, question);
             let Some(Output::Answer(_, answer)) = authority.poll_output() else {

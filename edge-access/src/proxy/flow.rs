@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use edge_common::cert::identity::{Fingerprint, ProvenNames};
+use edge_common::cert::identity::{CertificateId, Fingerprint, ProvenNames};
 use edge_common::host_name::{HostName, HostPort};
 
 use edge_common::timer::TimerId;
 
+use super::meter::Meter;
 use super::refusal::Refusal;
 use super::token::{FlowKey, Realm};
 
@@ -68,6 +69,10 @@ pub struct Partner {
     pub names: Arc<ProvenNames>,
     /// Its certificate.
     pub fingerprint: Fingerprint,
+    /// The same, as the watch list and administrators name it.
+    pub certificate: Arc<CertificateId>,
+    /// What counts its requests, once it was proven by discovery.
+    pub(super) meter: Option<Arc<Meter>>,
     /// Where we dialled; `None` when they connected to us.
     pub dialled: Option<HostPort>,
     /// Domains that it spoke for and what was said of that, newest last.
@@ -88,8 +93,22 @@ pub struct Proof {
 pub enum PartnerKind {
     /// Listed with the name of its edge.
     Direct,
-    /// Listed by domain only, or discovered: DNS names the edge.
+    /// Listed by domain only: DNS names the edge.
     Automatic,
+    /// Not listed: DNS names the edge, and limits hold.
+    Discovered,
+}
+
+impl PartnerKind {
+    /// The word for it in answers and logs.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Automatic => "automatic",
+            Self::Discovered => "discovered",
+        }
+    }
 }
 
 impl Flow {
@@ -111,7 +130,7 @@ impl Flow {
 impl Partner {
     /// A partner of whom nothing but the certificate is known.
     #[must_use]
-    pub const fn new(
+    pub fn new(
         names: Arc<ProvenNames>,
         fingerprint: Fingerprint,
         dialled: Option<HostPort>,
@@ -119,9 +138,32 @@ impl Partner {
         Self {
             names,
             fingerprint,
+            certificate: Arc::default(),
+            meter: None,
             dialled,
             verdicts: Vec::new(),
         }
+    }
+
+    /// With the issuer and number of its certificate.
+    #[must_use]
+    pub fn issued(mut self, certificate: CertificateId) -> Self {
+        self.certificate = Arc::new(certificate);
+        self
+    }
+
+    /// Counts how one of its requests was answered.
+    pub(super) fn note(&self, found: Option<bool>) {
+        if let (Some(meter), Some(found)) = (&self.meter, found) {
+            meter.answered(found);
+        }
+    }
+
+    /// What was said of it, domain by domain.
+    pub fn verdicts(&self) -> impl Iterator<Item = (&HostName, &Result<Proof, Refusal>)> {
+        self.verdicts
+            .iter()
+            .map(|(domain, verdict, _)| (domain, verdict))
     }
 
     /// Whether it was found to speak for any domain, or we dialled it because it does.

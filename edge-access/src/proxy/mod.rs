@@ -20,6 +20,7 @@ mod dispatch;
 pub mod federation;
 pub mod flow;
 mod forward;
+pub mod meter;
 pub mod output;
 pub mod policy;
 pub mod refusal;
@@ -31,6 +32,7 @@ pub mod token;
 pub mod trust;
 pub mod via;
 mod wait;
+pub mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -378,6 +380,11 @@ impl Proxy {
     #[must_use]
     pub const fn flow_count(&self) -> usize {
         self.flows.len()
+    }
+
+    /// The connections at present, for whoever is asked about them.
+    pub fn flows(&self) -> impl Iterator<Item = &Flow> {
+        self.flows.iter()
     }
 
     fn receive(&mut self, now: Now, key: FlowKey, bytes: &[u8]) {

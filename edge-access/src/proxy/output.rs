@@ -68,6 +68,8 @@ pub struct ResponseNote {
     pub is_final: bool,
     /// The inside accepts the client.
     pub promotes: bool,
+    /// Whether a partner's request found what it asked for; `None` when the answer tells nothing about that.
+    pub found: Option<bool>,
 }
 
 /// Why a connection is closed by us.

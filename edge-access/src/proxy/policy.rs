@@ -150,6 +150,8 @@ pub enum DomainRule {
     Direct(HostPort),
     /// DNS has to name its edge.
     Automatic,
+    /// The same, and nobody listed it.
+    Discovered,
 }
 
 impl FederationRules {
@@ -165,7 +167,7 @@ impl FederationRules {
                 port: self.port,
             }),
             Some((_, None)) => DomainRule::Automatic,
-            None if self.discovery => DomainRule::Automatic,
+            None if self.discovery => DomainRule::Discovered,
             None => DomainRule::Denied,
         }
     }

@@ -58,6 +58,12 @@ pub enum Refusal {
     DomainDenied,
     /// The other domain is not proven; the label tells what was missing (`partner_proof::Refusal`).
     Unproven(&'static str),
+    /// A discovered partner sends too many requests a second.
+    PartnerRate,
+    /// A discovered partner writes to too many addresses of ours.
+    PartnerContacts,
+    /// An operator blocked the partner's certificate.
+    PartnerBlocked,
     /// Too many messages wait for that domain or its connection.
     PartnerBusy,
     /// DNS did not tell the domain's SRV record in time.
@@ -98,6 +104,8 @@ impl Refusal {
             | Self::NotFederated
             | Self::RelayDenied
             | Self::DomainDenied
+            | Self::PartnerContacts
+            | Self::PartnerBlocked
             | Self::Unproven(_) => (403, "Forbidden"),
             Self::Unroutable => (404, "Not Found"),
             Self::HopLocal => (405, "Method Not Allowed"),
@@ -110,6 +118,7 @@ impl Refusal {
             Self::NextHopDown
             | Self::Draining
             | Self::Newcomer
+            | Self::PartnerRate
             | Self::PartnerBusy
             | Self::Overload => (503, "Service Unavailable"),
             Self::SrvUnresolved
@@ -140,14 +149,16 @@ impl Refusal {
             Self::Unroutable | Self::RelayDenied => {
                 Some((1005, "Cannot route to destination domain"))
             }
-            Self::NextHopDown | Self::Draining | Self::PartnerBusy | Self::Overload => {
-                Some((1007, "Temporarily cannot route"))
-            }
-            Self::NotFederated => Some((
+            Self::NextHopDown
+            | Self::Draining
+            | Self::PartnerRate
+            | Self::PartnerBusy
+            | Self::Overload => Some((1007, "Temporarily cannot route")),
+            Self::NotFederated | Self::PartnerContacts => Some((
                 1027,
                 "Cannot route this type of SIP request to or from federated partners",
             )),
-            Self::DomainDenied | Self::Unproven(_) => {
+            Self::DomainDenied | Self::PartnerBlocked | Self::Unproven(_) => {
                 Some((1015, "Cannot route from message source domain"))
             }
             Self::SrvUnresolved | Self::SrvUnusable(_) => {
@@ -183,11 +194,20 @@ impl Refusal {
     pub const fn public_diagnostic(self) -> Option<Diagnostic> {
         if matches!(
             self,
-            Self::DomainDenied | Self::Unproven(_) | Self::RelayDenied
+            Self::DomainDenied | Self::PartnerBlocked | Self::Unproven(_) | Self::RelayDenied
         ) {
             return Self::NotFederated.diagnostic();
         }
         self.diagnostic()
+    }
+
+    /// Whether a partner that asks for this tries what it has no business with.
+    #[must_use]
+    pub const fn is_guess(self) -> bool {
+        matches!(
+            self,
+            Self::RelayDenied | Self::NotFederated | Self::RouteInvalid | Self::Unproven(_)
+        )
     }
 
     /// Whether the sender may come back, and so is told when.
@@ -224,6 +244,9 @@ impl Refusal {
             Self::RelayDenied => "relay_denied",
             Self::DomainDenied => "domain_denied",
             Self::Unproven(why) | Self::SrvUnusable(why) => why,
+            Self::PartnerRate => "partner_rate",
+            Self::PartnerContacts => "partner_contacts",
+            Self::PartnerBlocked => "partner_blocked",
             Self::PartnerBusy => "partner_busy",
             Self::SrvUnresolved => "srv_unresolved",
             Self::SrvConflict => "srv_conflict",

@@ -45,6 +45,7 @@ impl Proxy {
         let note = ResponseNote {
             is_final: status >= 200,
             promotes: matches!(status, 200..=299) && matches!(method, b"REGISTER" | b"INVITE"),
+            found: found(status, message),
         };
         let to = self.upstream(&token).ok_or(Drop::ResponseFlowGone)?;
         let mut edits = std::mem::take(&mut self.edits);
@@ -193,8 +194,13 @@ impl Proxy {
         let Some(flow) = self.flows.get_mut(to) else {
             return;
         };
-        let Peer::Client(standing) = &mut flow.peer else {
-            return;
+        let standing = match &mut flow.peer {
+            Peer::Client(standing) => standing,
+            Peer::Partner(partner) => {
+                partner.note(note.found);
+                return;
+            }
+            Peer::Inside { .. } => return,
         };
         let Standing::Newcomer { in_flight, .. } = standing else {
             return;
@@ -205,6 +211,23 @@ impl Proxy {
         } else if note.is_final {
             *in_flight = in_flight.saturating_sub(1);
         }
+    }
+}
+
+/// What a final answer tells of whoever asked: he knows whom he calls, or he guesses.
+///
+/// Nobody is to blame for a dialog that ended meanwhile, for media that do not fit, or for our own trouble.
+fn found(status: u16, message: &Message<'_>) -> Option<bool> {
+    match status {
+        0..=199 | 481 | 488 | 500..=599 => None,
+        403 | 404 | 604 => Some(false),
+        // Nobody is there: the diagnostics tell whether there ever was anybody (MS-OCER 8.2).
+        480 => {
+            let unknown = |value: &[u8]| value.starts_with(b"1003") || value.starts_with(b"4005");
+            let header = message.first(Name::MsDiagnostics);
+            Some(!header.is_some_and(|header| unknown(header.value())))
+        }
+        _ => Some(true),
     }
 }
 

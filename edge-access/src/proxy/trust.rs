@@ -33,7 +33,7 @@ impl Source<'_> {
         let source = match self {
             Self::Client => "InternetUser",
             Self::Partner(PartnerKind::Direct, _) => "DirectPartner",
-            Self::Partner(PartnerKind::Automatic, _) => "AutoFederation",
+            Self::Partner(PartnerKind::Automatic | PartnerKind::Discovered, _) => "AutoFederation",
             Self::Edge => "EdgeProxyGenerated",
         };
         let mut push = |text: &str| out.extend_from_slice(text.as_bytes());

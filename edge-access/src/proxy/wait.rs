@@ -16,8 +16,10 @@ use edge_common::time::Now;
 
 use super::federation::{Answer, Question};
 use super::flow::{Partner, PartnerKind, Peer, Proof};
+use super::meter::Excess;
 use super::policy::DomainRule;
 use super::refusal::{Drop, Refusal};
+use super::request::Request;
 use super::token::FlowKey;
 use super::{Event, Output, Proxy, Stop};
 
@@ -67,11 +69,23 @@ impl Proxy {
     /// The owner of the verdicts has answered.
     pub fn handle_answer(&mut self, now: Now, question: Question, answer: Answer) {
         match question {
-            Question::Proof { flow, domain, .. } => {
+            Question::Proof {
+                flow,
+                domain,
+                discovered,
+                ..
+            } => {
                 let wait = Wait::Proof(flow, domain.clone());
+                if let (Some(meter), Some(partner)) = (answer.meter, self.partner_mut(flow)) {
+                    partner.meter = Some(meter);
+                }
                 let proof = answer.outcome.map(|mut proven| Proof {
                     target: proven.swap_remove(0),
-                    kind: PartnerKind::Automatic,
+                    kind: if discovered {
+                        PartnerKind::Discovered
+                    } else {
+                        PartnerKind::Automatic
+                    },
                 });
                 let refusal = proof.as_ref().err().copied();
                 self.judge(flow, domain, proof, answer.until);
@@ -121,8 +135,12 @@ impl Proxy {
         let known = partner.verdict(&domain, now.mono).cloned();
         let names = Arc::clone(&partner.names);
         let verdict = match (self.settings.federation.of_domain(&domain), &known) {
-            (DomainRule::Automatic, Some(known)) => return known.clone().map_err(Stop::Refuse),
-            (DomainRule::Automatic, None) => return Err(Wait::Proof(key, domain).into()),
+            (DomainRule::Automatic | DomainRule::Discovered, Some(known)) => {
+                return known.clone().map_err(Stop::Refuse);
+            }
+            (DomainRule::Automatic | DomainRule::Discovered, None) => {
+                return Err(Wait::Proof(key, domain).into());
+            }
             (DomainRule::Direct(target), _) => {
                 match partner_proof::prove_listed(&target.host, &names) {
                     Verdict::Proven(_) => Ok(Proof {
@@ -139,6 +157,35 @@ impl Proxy {
             self.judge(key, domain, verdict.clone(), now.mono + JUDGED_FOR);
         }
         verdict.map_err(Stop::Refuse)
+    }
+
+    /// Counts a request of a discovered partner, and refuses it when that sends too much.
+    pub(super) fn meter(
+        &mut self,
+        now: Now,
+        key: FlowKey,
+        request: &Request<'_>,
+        in_dialog: bool,
+        kind: PartnerKind,
+    ) -> Result<(), Refusal> {
+        if kind != PartnerKind::Discovered {
+            return Ok(());
+        }
+        let Some(meter) = self
+            .partner_mut(key)
+            .and_then(|partner| partner.meter.as_ref())
+        else {
+            return Err(Refusal::PartnerBusy);
+        };
+        let uri = &request.uri;
+        let address = (!in_dialog).then(|| [uri.user.unwrap_or_default(), uri.hostport]);
+        meter
+            .admit(now.mono, address)
+            .map_err(|excess| match excess {
+                Excess::Blocked => Refusal::PartnerBlocked,
+                Excess::Rate => Refusal::PartnerRate,
+                Excess::Contacts => Refusal::PartnerContacts,
+            })
     }
 
     /// Writes a verdict down with the connection that it is about, and tells it.
@@ -257,10 +304,15 @@ impl Proxy {
                 let Some(partner) = self.partner_mut(*flow) else {
                     return;
                 };
+                let (names, certificate) =
+                    (Arc::clone(&partner.names), Arc::clone(&partner.certificate));
+                let rule = self.settings.federation.of_domain(domain);
                 Output::Ask(Question::Proof {
                     flow: *flow,
                     domain: domain.clone(),
-                    names: Arc::clone(&partner.names),
+                    names,
+                    certificate,
+                    discovered: rule == DomainRule::Discovered,
                 })
             }
             Wait::Target(domain) => Output::Ask(Question::Target {

@@ -164,6 +164,42 @@ pub enum IdentityError {
     AlternativeNames(String),
 }
 
+/// Names one certificate as administrators do: who issued it, and under which number (RFC 5280 §4.1.2.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CertificateId {
+    /// The issuer's name as text, as in `C=US, O=Public CA, CN=R3`.
+    pub issuer: String,
+    /// The serial number, lower-case hexadecimal without separators.
+    pub serial: String,
+}
+
+impl CertificateId {
+    /// Of a certificate that passed the handshake.
+    pub fn of(der: &[u8]) -> Result<Self, IdentityError> {
+        let (_, certificate) = X509Certificate::from_der(der)
+            .map_err(|error| IdentityError::Certificate(error.to_string()))?;
+        let serial = certificate
+            .raw_serial()
+            .iter()
+            .fold(String::new(), |mut text, byte| {
+                use std::fmt::Write as _;
+                // Writing to a String cannot fail.
+                write!(text, "{byte:02x}").ok();
+                text
+            });
+        Ok(Self {
+            issuer: certificate.issuer().to_string(),
+            serial,
+        })
+    }
+}
+
+impl fmt::Display for CertificateId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.serial, self.issuer)
+    }
+}
+
 /// SHA-256 over a certificate: tells certificates apart in caches and logs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint(pub [u8; 32]);

@@ -223,6 +223,37 @@ pub struct Federation {
     pub verdict_cache: usize,
     /// Messages that wait for the verdict on one domain.
     pub pending_per_domain: usize,
+    /// What discovered partners may do, and other bounds.
+    pub limits: FederationLimits,
+}
+
+/// Bounds of federation. Those of discovered partners hold for one certificate, over all its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct FederationLimits {
+    /// Requests a second of a partner that nobody listed; twice as many may come in one moment.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub discovered_rate: u32,
+    /// The same, while most of what it asks fails.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub suspicious_rate: u32,
+    /// Distinct addresses of ours that it may write to within a day; 16 bytes each.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub discovered_contacts: usize,
+    /// Certificates on the watch list; those that are connected, suspicious or decided on stay.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub watch_list: usize,
+}
+
+impl Default for FederationLimits {
+    fn default() -> Self {
+        Self {
+            discovered_rate: 20,
+            suspicious_rate: 1,
+            discovered_contacts: 1000,
+            watch_list: 1000,
+        }
+    }
 }
 
 /// A domain that is allowed to federate.

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::{Config, LogFormat, WebconfLimits};
+use super::{Config, FederationLimits, LogFormat, WebconfLimits};
 use crate::ports::{Listener, Service};
 
 /// The part of a configuration that is in force until the daemon ends.
@@ -24,6 +24,8 @@ pub struct AtStart {
     log_format: LogFormat,
     /// Its tables are made once; only `edge-webconf` has these.
     webconf_limits: Option<WebconfLimits>,
+    /// What was counted is counted against these; only `edge-access` has them.
+    federation_limits: Option<FederationLimits>,
 }
 
 impl AtStart {
@@ -47,6 +49,13 @@ impl AtStart {
                     .map(|webconf| webconf.limits.clone()),
                 Service::Access | Service::Av => None,
             },
+            federation_limits: match service {
+                Service::Access => config
+                    .access
+                    .as_ref()
+                    .map(|access| access.federation.limits),
+                Service::Webconf | Service::Av => None,
+            },
         }
     }
 
@@ -65,6 +74,10 @@ impl AtStart {
             (
                 "webconf.limits",
                 self.webconf_limits != later.webconf_limits,
+            ),
+            (
+                "access.federation.limits",
+                self.federation_limits != later.federation_limits,
             ),
         ]
         .into_iter()

@@ -157,6 +157,7 @@ fn federation(typed: file::Federation, federation_here: bool) -> Federation {
         },
         verdict_cache: typed.verdict_cache,
         pending_per_domain: typed.pending_per_domain,
+        limits: typed.limits,
     }
 }
 

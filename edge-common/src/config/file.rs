@@ -12,7 +12,9 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::access::{AccessLimits, ClientEku, Hep, RegisterMode, SrvOrder, Trace};
+use super::access::{
+    AccessLimits, ClientEku, FederationLimits, Hep, RegisterMode, SrvOrder, Trace,
+};
 use super::av::{AuthenticationFiles, AvLimits, RelayMode, RestSecretFiles};
 use super::network::{CertificateFiles, Revocation, SecretFiles, Vips};
 use super::operation::{Admin, Dns, Firewall, Health, Lab, Log, Runtime, State};
@@ -345,6 +347,8 @@ pub(super) struct Federation {
     /// Messages that wait for the verdict on one domain.
     #[schemars(range(min = 1, max = 10_000))]
     pub(super) pending_per_domain: usize,
+    /// What discovered partners may do, and other bounds.
+    pub(super) limits: FederationLimits,
 }
 
 impl Default for Federation {
@@ -360,6 +364,7 @@ impl Default for Federation {
             trust_roots: SYSTEM_ROOTS.into(),
             verdict_cache: 1000,
             pending_per_domain: 32,
+            limits: FederationLimits::default(),
         }
     }
 }

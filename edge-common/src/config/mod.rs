@@ -40,8 +40,8 @@ pub mod units;
 pub mod webconf;
 
 pub use access::{
-    Access, AccessLimits, ClientEku, Federation, Hep, Partner, RegisterMode, SrvOrder, Trace,
-    TrustRoots,
+    Access, AccessLimits, ClientEku, Federation, FederationLimits, Hep, Partner, RegisterMode,
+    SrvOrder, Trace, TrustRoots,
 };
 pub use at_start::AtStart;
 pub use av::{AuthenticationFiles, Av, AvLimits, RelayMode, RestSecretFiles};

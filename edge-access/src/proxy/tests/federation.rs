@@ -6,6 +6,8 @@ use super::world::{World, name, request, response, settings, status, values};
 use crate::proxy::Event;
 use crate::proxy::refusal::Refusal;
 use crate::proxy::settings::Settings;
+use crate::proxy::token::FlowKey;
+use crate::proxy::watch::Decision;
 
 fn from_partner(domain: &str, more: &[&str]) -> String {
     request(
@@ -498,4 +500,115 @@ fn a_token_of_its_own_dialog_leads_a_partner_to_nobody_else() {
         world.receive(partner, message);
         assert!(world.sent(director).is_some(), "{to}");
     }
+}
+
+/// A world in which anybody may prove himself, and `new.test` has.
+fn discovered() -> (World, FlowKey, FlowKey) {
+    let mut settings = settings();
+    settings.federation.discovery = true;
+    let mut world = World::with(settings);
+    world.dns.insert("new.test", "sip.new.test:5061");
+    let director = world.next_hop(0);
+    let partner = world.partner(0, "sip.new.test", None);
+    (world, director, partner)
+}
+
+fn to_user(user: usize, method: &str) -> String {
+    let to = format!("user{user}@contoso.test");
+    request(method, &format!("sip:{to}"), "carol@new.test", &to, &[])
+}
+
+#[test]
+fn a_discovered_partner_over_its_rate_is_told_when_to_come_back() {
+    let (mut world, director, partner) = discovered();
+    for _ in 0..60 {
+        world.receive(partner, to_user(1, "MESSAGE"));
+    }
+    let passed = std::iter::from_fn(|| world.sent(director)).count();
+    assert_eq!(passed, 40, "the burst");
+    for _ in 0..20 {
+        let answer = world.sent(partner).expect("an answer");
+        assert!(answer.starts_with("SIP/2.0 503 "), "{answer}");
+        assert_eq!(values(&answer, "Retry-After").len(), 1);
+        assert!(values(&answer, "ms-diagnostics-public")[0].starts_with("1007;"));
+    }
+    // What nothing answers is not answered.
+    world.receive(partner, to_user(1, "BENOTIFY"));
+    world.receive(partner, to_user(1, "ACK"));
+    assert_eq!(world.sent(partner), None);
+    world.wait(Duration::from_secs(1));
+    for _ in 0..30 {
+        world.receive(partner, to_user(1, "MESSAGE"));
+    }
+    let passed = std::iter::from_fn(|| world.sent(director)).count();
+    assert_eq!(passed, 20, "a second's worth");
+    // The same certificate on another connection of another core has no budget of its own.
+    world.next_hop(1);
+    let second = world.partner(1, "sip.new.test", None);
+    world.receive(second, to_user(1, "MESSAGE"));
+    assert_eq!(status(world.sent(second)), "503 Service Unavailable");
+    // A listed partner has no limit.
+    let listed = world.partner(0, "sip.fabrikam.test", None);
+    for _ in 0..200 {
+        world.receive(listed, from_partner("fabrikam.test", &[]));
+    }
+    assert_eq!(std::iter::from_fn(|| world.sent(director)).count(), 200);
+}
+
+#[test]
+fn a_discovered_partner_that_tries_names_becomes_suspect_and_stops_at_a_thousand() {
+    let (mut world, director, partner) = discovered();
+    let mut user = 0;
+    for _ in 0..4 {
+        world.wait(Duration::from_secs(2));
+        for _ in 0..20 {
+            user += 1;
+            world.receive(partner, to_user(user, "SUBSCRIBE"));
+            let inside = world.sent(director).expect("passes");
+            world.receive(director, response(&inside, "404 Not Found", &[]));
+            assert_eq!(status(world.sent(partner)), "404 Not Found");
+        }
+    }
+    world.review();
+    let listed = world.watched();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(
+        (listed[0].state.label(), listed[0].window),
+        ("suspect", (0, 80))
+    );
+    world.wait(Duration::from_secs(10));
+    for _ in 0..10 {
+        world.receive(partner, to_user(1, "SUBSCRIBE"));
+    }
+    assert_eq!(std::iter::from_fn(|| world.sent(director)).count(), 2);
+
+    let (mut world, director, partner) = discovered();
+    for user in 0..1001 {
+        world.wait(Duration::from_millis(60));
+        world.receive(partner, to_user(user, "SUBSCRIBE"));
+    }
+    assert_eq!(std::iter::from_fn(|| world.sent(director)).count(), 1000);
+    assert_eq!(status(world.sent(partner)), "403 Forbidden");
+    world.receive(partner, to_user(7, "MESSAGE"));
+    assert!(world.sent(director).is_some(), "a known one passes");
+}
+
+#[test]
+fn a_certificate_that_an_operator_blocked_is_refused_without_any_dns() {
+    let (mut world, director, partner) = discovered();
+    world.receive(partner, to_user(1, "MESSAGE"));
+    assert!(world.sent(director).is_some());
+    let certificate = world.watched()[0].certificate.clone();
+    world.decide(&certificate, Decision::Block);
+    world.receive(partner, to_user(1, "MESSAGE"));
+    assert_eq!(status(world.sent(partner)), "403 Forbidden");
+    let asked = world.resolved.len();
+    world.dns.insert("other.test", "sip.new.test:5061");
+    let again = world.partner(0, "sip.new.test", None);
+    world.receive(again, from_partner("other.test", &[]));
+    assert_eq!(status(world.sent(again)), "403 Forbidden");
+    assert_eq!(world.resolved.len(), asked, "nothing was asked for it");
+    world.decide(&certificate, Decision::Reset);
+    world.receive(partner, to_user(1, "MESSAGE"));
+    assert!(world.sent(director).is_some());
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use edge_common::cert::identity::{Fingerprint, ProvenNames};
+use edge_common::cert::identity::{CertificateId, Fingerprint, ProvenNames};
 use edge_common::config::{AccessLimits, RegisterMode, SipDomain};
 use edge_common::host_name::{HostName, HostPort};
 use edge_common::partner_proof::Rules;
@@ -17,6 +17,7 @@ use crate::proxy::federation::{self, Authority, Resolved, Unavailable};
 use crate::proxy::flow::{Partner, Peer, Standing};
 use crate::proxy::settings::{FederationRules, Settings};
 use crate::proxy::token::{FlowKey, Tokens, tests::secrets};
+use crate::proxy::watch::{Decision, Seen};
 use crate::proxy::{CloseReason, Event, Output, Proxy};
 
 pub(super) struct World {
@@ -139,7 +140,12 @@ impl World {
             ..ProvenNames::default()
         };
         let dialled = dialled.map(|target| target.parse().expect("lawful"));
-        let partner = Partner::new(Arc::new(names), Fingerprint([1; 32]), dialled);
+        let certificate = CertificateId {
+            issuer: "CN=Public CA".to_owned(),
+            serial: host.to_owned(),
+        };
+        let partner =
+            Partner::new(Arc::new(names), Fingerprint([1; 32]), dialled).issued(certificate);
         self.open(core, "203.0.113.10:5061", Peer::Partner(partner))
     }
 
@@ -195,6 +201,23 @@ impl World {
         let target = target.parse().expect("lawful");
         self.cores[core].handle_dial_failed(self.now, &target, refusal);
         self.drain();
+    }
+
+    /// The owner of the watch list looks at what was counted.
+    pub(super) fn review(&mut self) {
+        self.authority.watch_mut().review(self.now);
+    }
+
+    pub(super) fn watched(&self) -> Vec<Seen> {
+        self.authority.watch().list()
+    }
+
+    pub(super) fn decide(&mut self, certificate: &CertificateId, decision: Decision) {
+        let decided = self
+            .authority
+            .watch_mut()
+            .decide(self.now, certificate, decision);
+        assert!(decided.is_ok());
     }
 
     pub(super) fn drain(&mut self) {
