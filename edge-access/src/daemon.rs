@@ -32,7 +32,7 @@ use crate::proxy::meter::Allowance;
 use crate::proxy::settings::Settings;
 use crate::proxy::token::Tokens;
 use crate::proxy::watch::Watch;
-use crate::recorder::Recorder;
+use crate::recorder::{Outlet, Recorder};
 use crate::resolver::Verdicts;
 use crate::tls::Tls;
 use crate::watch_file::WatchFile;
@@ -93,6 +93,7 @@ struct Plan {
     observer: Observer,
     /// From when on all cores count.
     began: Instant,
+    outlet: Outlet,
 }
 
 /// How names are asked for on each side; every core has its own resolvers.
@@ -142,6 +143,7 @@ impl Daemon {
             key,
             tls: tls.clone(),
             began: run::now().mono,
+            outlet: Outlet::new(&config, metrics),
             observer: Observer::new(metrics, count, shared.readiness.condition("next_hop")),
             access: Arc::new(access.clone()),
             config,
@@ -206,15 +208,15 @@ impl Reloader {
         let secrets = secret_files::array_secrets(&config.array.secrets)?;
         self.tls.reload(run::now(), &config, access, &secrets)?;
         let settings = Arc::new(Settings::of(&config, self.epoch).context(NO_ACCESS)?);
-        let trace = access.trace.clone();
+        let access = Arc::new(access.clone());
         self.config.store(Arc::new(config));
         for core in 0..self.outbox.cores() {
             let letter = Letter::Settings(Arc::clone(&settings));
             if self.outbox.send(core, letter).is_err() {
                 anyhow::bail!("core {core} is too busy to take new settings; try again");
             }
-            let trace = trace.clone();
-            let errand = Errand::new(move |core| core.recorder().configure(&trace));
+            let access = Arc::clone(&access);
+            let errand = Errand::new(move |core| core.recorder().configure(&access));
             if self.outbox.send(core, Letter::Errand(errand)).is_err() {
                 anyhow::bail!("core {core} is too busy to take new settings; try again");
             }
@@ -308,7 +310,7 @@ fn make_core(context: &CoreContext, seed: &Seed, plan: &Plan) -> Core {
         proxy,
         seed.mailboxes.outbox.clone(),
         plan.observer.clone(),
-        Recorder::new(&access.trace, plan.began),
+        Recorder::new(access, plan.began, plan.outlet.clone()),
         Partners::new(exit, dns),
         verdicts,
     )

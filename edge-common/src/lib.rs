@@ -23,7 +23,7 @@
 //! - [`net`]: one runtime per core, TLS without sockets and streams with them, mailboxes between cores;
 //! - [`cert`]: stores, trust, revocation, tickets, the TLS configurations;
 //! - `dns`: partners and the next hop, looked up and guarded;
-//! - `observe`, `run`: logs, metrics, health, the admin socket, signals, drain;
+//! - `observe`, `run`: logs, metrics, health, the admin socket, copies of messages, signals, drain;
 //! - `config::reload`, `config::files`, `secret_files`, `private_file`: what is read from disk.
 
 pub mod cert;

@@ -336,7 +336,7 @@ impl Core {
 
     /// Shows a message that came to whoever traces it.
     fn heard(&self, now: Now, key: FlowKey, message: &[u8]) {
-        if self.0.recorder.is_on(now.mono)
+        if self.0.recorder.is_on()
             && let Some((realm, stream)) = self.0.streams.borrow().with_realm(key)
         {
             self.0.recorder.received(now, key, realm, stream, message);

@@ -2,15 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::time::Duration;
+
+use edge_common::config::Hep;
 
 use edge_common::observe::admin::{AdminSocket, Changers};
 use serde_json::{Value, json};
 
 use crate::register;
+use crate::support::dns::Record;
 use crate::support::edge::{DIRECTOR_NAME, Edge};
 use crate::support::peer::Peer;
+use crate::support::pki::Pki;
 use crate::support::sip::{request, response, status, values};
 
 /// The admin socket of an edge, served as the daemon's main thread does it.
@@ -68,7 +74,7 @@ fn sign_in(next_hops: &mut [Peer], client: &mut Peer) -> (usize, String) {
     client.send(register("bob"));
     for _ in 0..100 {
         for (at, peer) in next_hops.iter_mut().enumerate() {
-            if let Some(asked) = peer.try_receive(std::time::Duration::from_millis(25)) {
+            if let Some(asked) = peer.try_receive(Duration::from_millis(25)) {
                 peer.send(response(&asked, "200 OK"));
                 assert_eq!(status(&client.receive()), "200 OK");
                 return (at, values(&asked, "Path")[0].to_owned());
@@ -253,5 +259,141 @@ fn a_call_across_the_cores_is_one_timeline() {
         too_long["error"]
             .as_str()
             .is_some_and(|e| e.contains("access.trace.always"))
+    );
+}
+
+/// Everything that a collector gets within a moment, as text.
+fn collected(socket: &UdpSocket) -> String {
+    socket
+        .set_read_timeout(Some(Duration::from_millis(300)))
+        .expect("set");
+    let (mut all, mut packet) = (String::new(), [0; 65_536]);
+    while let Ok(len) = socket.recv(&mut packet) {
+        assert!(packet.starts_with(b"HEP3"));
+        all += &String::from_utf8_lossy(&packet[..len]);
+    }
+    all
+}
+
+#[test]
+fn a_mirror_is_set_up_and_taken_away_while_the_edge_runs() {
+    let edge = Edge::start(BTreeMap::new());
+    let collector = UdpSocket::bind("127.0.2.60:0").expect("a socket");
+    let mut next_hops = edge.next_hops();
+    let mut bob = edge.client();
+    sign_in(&mut next_hops, &mut bob);
+    let mut config = edge.config.clone();
+    config.access.as_mut().expect("configured").hep = Some(Hep {
+        collector: "127.0.2.60".parse().expect("an address"),
+        port: collector.local_addr().expect("bound").port(),
+        percent: 100,
+        bodies: false,
+    });
+    edge.reloader.reload(config).expect("reloaded");
+    std::thread::sleep(Duration::from_millis(100));
+    let answer = "Authorization: Digest response=\"SECRET\"";
+    let message = request(
+        "MESSAGE",
+        "sip:a@contoso.test",
+        "bob@contoso.test",
+        "a@contoso.test",
+        &[answer],
+    );
+    bob.send(message.replace(
+        "Content-Length: 0\r\n\r\n",
+        "Content-Length: 6\r\n\r\nSECRET",
+    ));
+    let all = collected(&collector);
+    assert_eq!(
+        all.matches("MESSAGE sip:a@contoso.test SIP/2.0").count(),
+        2,
+        "in and out: {all}"
+    );
+    assert!(
+        all.contains("Digest withheld") && !all.contains("SECRET"),
+        "{all}"
+    );
+    assert_eq!(edge.metric("edge_access_hep_packets_total"), 2);
+    edge.reloader.reload(edge.config.clone()).expect("reloaded");
+    std::thread::sleep(Duration::from_millis(100));
+    bob.send(message);
+    assert_eq!(collected(&collector), "");
+}
+
+/// A message of the partner, which has to arrive at the Director and to be answered.
+fn speaks(next_hops: &mut [Peer], partner: &mut Peer) {
+    partner.send(request(
+        "MESSAGE",
+        "sip:bob@contoso.test",
+        "carol@fabrikam.test",
+        "bob@contoso.test",
+        &[],
+    ));
+    for _ in 0..100 {
+        for peer in next_hops.iter_mut() {
+            if let Some(asked) = peer.try_receive(Duration::from_millis(25)) {
+                peer.send(response(&asked, "200 OK"));
+                assert_eq!(status(&partner.receive()), "200 OK");
+                return;
+            }
+        }
+    }
+    panic!("nothing came to the Director");
+}
+
+#[test]
+fn certificates_and_authorities_are_replaced_twice_and_no_connection_notices() {
+    let edge = Edge::start(BTreeMap::from([(
+        "_sipfederationtls._tcp.fabrikam.test",
+        Record::Srv(5061, "sip.fabrikam.test"),
+    )]));
+    let mut next_hops = edge.next_hops();
+    // Generation after generation: an authority, a client and a partner that came under it.
+    let mut living = Vec::new();
+    let generations = [None, Some(Pki::new()), Some(Pki::new())];
+    let files = edge
+        .config
+        .access
+        .as_ref()
+        .expect("configured")
+        .certificates[0]
+        .clone();
+    let directory = files.chain.parent().expect("a directory");
+    for (at, new) in generations.iter().enumerate() {
+        let pki = new.as_ref().unwrap_or(&edge.pki);
+        if new.is_some() {
+            pki.write(directory, "access", &["sip.contoso.test"]);
+            let inside = ["edge1.contoso.internal", "edge.contoso.internal"];
+            pki.write(directory, "internal", &inside);
+            pki.write_ca(&edge.config.internal.ca);
+            edge.reloader.reload(edge.config.clone()).expect("reloaded");
+        }
+        let mut client = edge.client_of(pki);
+        sign_in(&mut next_hops, &mut client);
+        let mut partner = edge.partner_as(pki.client("sip.fabrikam.test"));
+        speaks(&mut next_hops, &mut partner);
+        living.push((client, partner));
+        for (client, partner) in &mut living {
+            sign_in(&mut next_hops, client);
+            speaks(&mut next_hops, partner);
+        }
+        let Some(before) = at.checked_sub(1) else {
+            continue;
+        };
+        let old = generations[before].as_ref().unwrap_or(&edge.pki);
+        assert!(
+            edge.client_of(old).is_closed(),
+            "the new certificate is shown"
+        );
+        let late = pki.client_of("sip.fabrikam.test", old);
+        assert!(
+            edge.partner_as(late).is_closed(),
+            "the old authority is no longer trusted"
+        );
+    }
+    assert_eq!(
+        edge.metric("edge_access_flows"),
+        8,
+        "six, and two to the Director"
     );
 }

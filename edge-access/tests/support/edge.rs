@@ -78,17 +78,24 @@ impl Edge {
 
     /// A remote user.
     pub(crate) fn client(&self) -> Peer {
-        Peer::dial(
-            self.at(EXTERNAL, self.access().client_port),
-            "sip.contoso.test",
-            self.pki.anonymous(),
-        )
+        self.client_of(&self.pki)
+    }
+
+    /// A remote user who trusts that authority.
+    pub(crate) fn client_of(&self, pki: &Pki) -> Peer {
+        let to = self.at(EXTERNAL, self.access().client_port);
+        Peer::dial(to, "sip.contoso.test", pki.anonymous())
     }
 
     /// A partner's edge, or somebody who says so.
     pub(crate) fn partner(&self, name: &str) -> Peer {
+        self.partner_as(self.pki.client(name))
+    }
+
+    /// The same, with what it shows and trusts.
+    pub(crate) fn partner_as(&self, tls: Arc<rustls::ClientConfig>) -> Peer {
         let to = self.at(EXTERNAL, self.access().federation_port);
-        Peer::dial(to, "sip.contoso.test", self.pki.client(name))
+        Peer::dial(to, "sip.contoso.test", tls)
     }
 
     /// A server inside, or somebody who says so.

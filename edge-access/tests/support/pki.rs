@@ -56,6 +56,11 @@ impl Pki {
         dialer(self.store(name), self.verifier(), &[])
     }
 
+    /// A peer that shows a certificate of another authority than the one it trusts.
+    pub(crate) fn client_of(&self, name: &str, issuer: &Self) -> Arc<ClientConfig> {
+        dialer(issuer.store(name), self.verifier(), &[])
+    }
+
     /// A peer that shows a certificate for `name`, as the one that listens.
     pub(crate) fn server(&self, name: &str) -> Arc<ServerConfig> {
         mutual_listener(self.store(name), self.verifier(), &[])
