@@ -6,8 +6,8 @@
 //!              mailboxes ◄────────┼────────► verdicts (one core), partners' edges, next hop
 //! ```
 //!
-//! Pure: [`proxy`] decides; everything in it is told the time, the sender and the bytes. [`trace`] keeps headlines of
-//! what passed, [`connections`] lists who is there.
+//! Pure: [`proxy`] decides; everything in it is told the time, the sender and the bytes. [`ws`] takes SIP out of the
+//! frames of browsers and puts it in. [`trace`] keeps headlines of what passed, [`connections`] lists who is there.
 //!
 //! With sockets: [`listener`] lets connections in, [`connector`] opens those to the next hop and to
 //! partners, [`flow`] runs each of them on its core and does what the proxy says, [`resolver`] owns the
@@ -19,6 +19,7 @@
 pub mod connections;
 pub mod proxy;
 pub mod trace;
+pub mod ws;
 
 #[cfg(feature = "io")]
 pub mod admin;

@@ -25,6 +25,8 @@ pub struct Observer {
     refused_peers: Counters<1>,
     next_hops: NextHops,
     flows: Gauge,
+    websockets: Gauge,
+    websocket_handshakes: Counters<1>,
     tables: [Gauges<1>; 4],
     verdicts_known: Gauge,
     verdicts_pending: Gauge,
@@ -115,6 +117,12 @@ impl Observer {
                 ready,
             },
             flows: metrics.gauge("flows", "SIP connections in the tables of the cores"),
+            websockets: metrics.gauge("websockets", "Of these, connections of browsers"),
+            websocket_handshakes: metrics.counters(
+                "websocket_handshakes",
+                "Requests to open a WebSocket, by outcome",
+                ["outcome"],
+            ),
             tables: [
                 ("waits", "Things that messages wait for"),
                 ("held_bytes", "Bytes of the messages that wait"),
@@ -243,6 +251,16 @@ impl Observer {
     /// One more or one fewer connection in the tables.
     pub fn flows(&self, change: i64) {
         self.flows.add(change);
+    }
+
+    /// A browser's handshake was accepted or denied.
+    pub fn websocket(&self, outcome: &str) {
+        self.websocket_handshakes.with([outcome]).inc();
+    }
+
+    /// One more or one fewer connection of a browser.
+    pub fn websockets(&self, change: i64) {
+        self.websockets.add(change);
     }
 
     /// A core has got its connection to the next hop, or has lost it.

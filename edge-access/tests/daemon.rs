@@ -14,6 +14,7 @@ use support::dns::Record;
 use support::edge::{DIRECTOR_NAME, EXTERNAL, Edge};
 use support::peer::Peer;
 use support::sip::{request, response, status, values};
+use tungstenite::WebSocket;
 
 fn register(user: &str) -> String {
     let contact = format!("Contact: <sip:{user}@10.1.0.10:5061;transport=tls>");
@@ -266,7 +267,7 @@ fn a_stream_that_cannot_be_framed_is_closed_and_counted() {
         ),
         ("OPTIONS sip:a SIP/2.0\nl: 1\n\n", "bare_line_feed"),
         (
-            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\n\r\n",
             "content_length_missing",
         ),
         (
@@ -372,4 +373,92 @@ fn a_reload_changes_the_rules_for_connections_that_stand() {
     assert!(edge.reloader.reload(config).is_err());
     client.send(register("bob"));
     assert_eq!(status(&client.receive()), "403 Forbidden");
+}
+
+fn handshake(origin: &str) -> String {
+    format!(
+        "GET / HTTP/1.1\r\nHost: sip.contoso.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: {origin}\r\n\
+         Sec-WebSocket-Protocol: sip\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+}
+
+#[test]
+fn a_browser_signs_in_on_the_port_of_all_clients_and_is_reached_through_its_frames() {
+    let edge = Edge::start(BTreeMap::new());
+    let mut next_hops = edge.next_hops();
+    let mut director = edge.inside(DIRECTOR_NAME);
+    let mut client = edge.client();
+    let answer = client.http(&handshake("https://phone.contoso.test"));
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    assert!(
+        answer.contains("\r\nSec-WebSocket-Protocol: sip\r\n"),
+        "{answer}"
+    );
+    let mut browser = client.into_websocket();
+    let receive = |browser: &mut WebSocket<_>| loop {
+        let message = browser.read().expect("a frame in time");
+        if !message.is_pong() {
+            assert!(message.is_text(), "{message:?}");
+            return message.into_text().expect("UTF-8").to_string();
+        }
+    };
+    let send = |browser: &mut WebSocket<_>, text: &str| {
+        browser
+            .send(tungstenite::Message::text(text))
+            .expect("sent");
+    };
+
+    // A frame says where its message ends; a stream has to be told.
+    let register = register("web").replace("Content-Length: 0\r\n", "");
+    browser
+        .send(tungstenite::Message::Ping("x".into()))
+        .expect("sent");
+    send(&mut browser, &register);
+    let (core, asked) = either(&mut next_hops);
+    assert_eq!(values(&asked, "Content-Length"), ["0"]);
+    next_hops[core].send(response(&asked, "200 OK"));
+    assert_eq!(status(&receive(&mut browser)), "200 OK");
+    send(&mut browser, "\r\n\r\n");
+    assert_eq!(receive(&mut browser), "\r\n");
+
+    let route = format!("Route: {}", values(&asked, "Path")[0]);
+    let (alice, web) = ("alice@contoso.test", "web@contoso.test");
+    let uri = "sip:web@df7jal23ls0d.invalid;transport=ws";
+    director.send(request("MESSAGE", uri, alice, web, &[&route]));
+    let message = receive(&mut browser);
+    assert!(
+        values(&message, "Via")[0].starts_with("SIP/2.0/WSS sip.contoso.test:"),
+        "{message}"
+    );
+    send(&mut browser, &response(&message, "200 OK"));
+    assert_eq!(status(&director.receive()), "200 OK");
+    assert_eq!(edge.metric("edge_access_websockets"), 1);
+
+    // Two messages in one frame are one too many: the last word is a 400, then the reason.
+    send(&mut browser, &register.repeat(2));
+    browser.close(None).expect("not closed yet");
+    edge.until("closed", || edge.metric("edge_access_websockets") == 0);
+    assert_eq!(
+        edge.metric("edge_access_websocket_handshakes_total{outcome=\"accepted\"}"),
+        1
+    );
+}
+
+#[test]
+fn a_foreign_page_and_an_unmasked_frame_get_no_further() {
+    let edge = Edge::start(BTreeMap::new());
+    let mut client = edge.client();
+    let answer = client.http(&handshake("https://evil.test"));
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    assert!(client.is_closed());
+    let denied = "edge_access_websocket_handshakes_total{outcome=\"origin_foreign\"}";
+    assert_eq!(edge.metric(denied), 1);
+
+    let mut client = edge.client();
+    client.http(&handshake("https://contoso.test"));
+    client.send([0x81, 2, b'h', b'i']);
+    assert!(client.is_closed());
+    let closed = "edge_access_connections_closed_total{reason=\"websocket_unmasked\"}";
+    assert_eq!(edge.metric(closed), 1);
 }

@@ -118,6 +118,13 @@ const CASES: &[Case] = &[
         "[av]\nrelay_ports = «\"59999-50000\"\n",
     ),
     case(rule::BAD_PATH, SINGLE, "ca = \"certs/inside-ca.pem\"", "ca = «\"\""),
+    added(
+        rule::BAD_REQUEST_PATH,
+        SINGLE,
+        "[access]\n",
+        "[access]\nwebsocket.path = \"/sip\"\n",
+        "[access]\nwebsocket.path = «\"sip\"\n",
+    ),
     case(rule::BAD_INTERFACE, SINGLE, "interface = \"ext\"", "interface = «\"ext/0\""),
     added(
         rule::BAD_TEXT,

@@ -3,7 +3,7 @@
 use edge_access::proxy::Proxy;
 use edge_access::proxy::settings::{FederationRules, Settings};
 use edge_access::proxy::token::Tokens;
-use edge_common::config::{AccessLimits, RegisterMode, SipDomain};
+use edge_common::config::{AccessLimits, RegisterMode, SipDomain, WebSocket};
 use edge_common::host_name::HostName;
 use edge_common::random::Seeded;
 use edge_common::secret::{ArraySecret, Secrets};
@@ -173,6 +173,7 @@ fn settings() -> Settings {
         remote_users: true,
         anonymous_users: false,
         register_mode: RegisterMode::Path,
+        websocket: WebSocket::default(),
         next_hop: Some(
             "director.contoso.internal:5061"
                 .parse()

@@ -12,6 +12,7 @@
 //! The tasks of a core take turns on one thread, so the cells here are never borrowed across a wait.
 
 mod table;
+mod web;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -27,7 +28,7 @@ use edge_common::sip::framer::{Framer, Opener, Step};
 use edge_common::time::Now;
 use tokio::sync::Notify;
 
-use self::table::Streams;
+use self::table::{Place, Streams};
 use crate::connections::{self, Filter, Page};
 use crate::connector::Partners;
 use crate::federation_admin;
@@ -40,6 +41,7 @@ use crate::proxy::token::FlowKey;
 use crate::proxy::{Output, Parcel, Proxy};
 use crate::recorder::Recorder;
 use crate::resolver::Verdicts;
+use crate::ws::write;
 
 /// What cores write to each other.
 #[derive(Debug)]
@@ -91,6 +93,8 @@ struct Inner {
     /// When the timer task wakes next.
     armed: Cell<Option<Instant>>,
     rearm: Notify,
+    /// Where frames of WebSockets are put together.
+    frame: RefCell<Vec<u8>>,
 }
 
 /// What could not be done while the proxy's outputs were being taken.
@@ -127,6 +131,7 @@ impl Core {
             verdicts,
             armed: Cell::new(None),
             rearm: Notify::new(),
+            frame: RefCell::default(),
         }))
     }
 
@@ -171,6 +176,16 @@ impl Core {
             return;
         };
         opened(key);
+        if self.begins_as_http(key, &stream).await {
+            Box::pin(self.serve_websocket(key, &stream)).await;
+        } else {
+            self.serve_sip(key, &stream, opener).await;
+        }
+        self.closed(key);
+        stream.close();
+    }
+
+    async fn serve_sip(&self, key: FlowKey, stream: &Stream, opener: Opener) {
         let limits = self.0.proxy.borrow().frame_limits(key);
         let mut framer = Framer::new(opener, limits);
         loop {
@@ -186,8 +201,6 @@ impl Core {
                 }
             }
         }
-        self.closed(key);
-        stream.close();
     }
 
     /// That connection leads to the next hop.
@@ -248,8 +261,8 @@ impl Core {
 
     /// Ends all connections, what is queued first.
     pub fn close_all(&self) {
-        for stream in self.0.streams.borrow().iter() {
-            stream.close();
+        for place in self.0.streams.borrow().iter() {
+            place.close(write::GOING_AWAY);
         }
     }
 
@@ -294,10 +307,18 @@ impl Core {
 
     fn closed(&self, key: FlowKey) {
         self.0.proxy.borrow_mut().handle_closed(key);
-        if self.0.streams.borrow_mut().remove(key).is_some() {
-            self.0.observer.flows(-1);
-        }
+        drop(self.forget(key));
         self.settle();
+    }
+
+    /// Takes a flow's stream out of the table.
+    fn forget(&self, key: FlowKey) -> Option<Place> {
+        let place = self.0.streams.borrow_mut().remove(key)?;
+        self.0.observer.flows(-1);
+        if place.web {
+            self.0.observer.websockets(-1);
+        }
+        Some(place)
     }
 
     /// Takes whole messages off the front of what was received; says how many bytes they were.
@@ -440,9 +461,8 @@ impl Core {
             Output::Close { flow, reason } => {
                 self.0.observer.closed(reason);
                 tracing::debug!(?flow, reason = reason.label(), "connection closed");
-                if let Some(stream) = self.0.streams.borrow_mut().remove(flow) {
-                    self.0.observer.flows(-1);
-                    stream.close();
+                if let Some(place) = self.forget(flow) {
+                    place.close(web::close_code(reason));
                 }
             }
             Output::Cross(parcel) => {
@@ -479,14 +499,19 @@ impl Core {
 
     fn transmit(&self, flow: FlowKey, bytes: &[u8], later: &mut Later) {
         let streams = self.0.streams.borrow();
-        let Some((realm, stream)) = streams.with_realm(flow) else {
+        let Some(place) = streams.place(flow) else {
             self.0.observer.dropped("connection_gone");
             return;
         };
-        let queued = stream.queue(bytes);
+        let stream = &place.stream;
+        let queued = if place.web {
+            self.queue_frame(stream, |frame| write::message(bytes, frame))
+        } else {
+            stream.queue(bytes)
+        };
         self.0
             .recorder
-            .sent(flow, realm, stream, bytes, queued.as_ref().err());
+            .sent(flow, place.realm, stream, bytes, queued.as_ref().err());
         match queued {
             Ok(()) => {}
             // Not the reader is slow: the message takes more than half of the queue, or would never fit.
@@ -503,10 +528,9 @@ impl Core {
     }
 
     fn drop_stream(&self, key: FlowKey, reason: &str) {
-        if let Some(stream) = self.0.streams.borrow_mut().remove(key) {
-            self.0.observer.flows(-1);
+        if let Some(place) = self.forget(key) {
             self.0.observer.closed_by(reason);
-            stream.abort();
+            place.stream.abort();
         }
     }
 

@@ -3,16 +3,20 @@
 use edge_common::net::stream::Stream;
 
 use crate::proxy::token::{FlowKey, Realm};
+use crate::ws::write;
 
 /// Streams by slot. The proxy's own table says which slots are in use; this one follows it.
 #[derive(Debug, Default)]
 pub(super) struct Streams(Vec<Option<Place>>);
 
+/// One flow's way out.
 #[derive(Debug)]
-struct Place {
+pub(super) struct Place {
     key: FlowKey,
-    realm: Realm,
-    stream: Stream,
+    pub(super) realm: Realm,
+    /// What it sends goes in frames of a WebSocket.
+    pub(super) web: bool,
+    pub(super) stream: Stream,
 }
 
 impl Streams {
@@ -22,7 +26,22 @@ impl Streams {
         if self.0.len() <= slot {
             self.0.resize_with(slot + 1, || None);
         }
-        self.0[slot] = Some(Place { key, realm, stream });
+        self.0[slot] = Some(Place {
+            key,
+            realm,
+            stream,
+            web: false,
+        });
+    }
+
+    /// From here on that flow's messages leave in frames; `false`: it is not there any more.
+    pub(super) fn becomes_web(&mut self, key: FlowKey) -> bool {
+        let place = self.0.get_mut(key.slot as usize).and_then(Option::as_mut);
+        let Some(place) = place.filter(|place| place.key == key) else {
+            return false;
+        };
+        place.web = true;
+        true
     }
 
     /// The stream of a flow that is still there.
@@ -38,18 +57,44 @@ impl Streams {
     }
 
     /// Lets a flow's stream go.
-    pub(super) fn remove(&mut self, key: FlowKey) -> Option<Stream> {
+    pub(super) fn remove(&mut self, key: FlowKey) -> Option<Place> {
         self.get(key)?;
-        self.0[key.slot as usize].take().map(|place| place.stream)
+        self.0[key.slot as usize].take()
     }
 
     /// All that are there.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Stream> {
-        self.0.iter().flatten().map(|place| &place.stream)
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Place> {
+        self.0.iter().flatten()
     }
 
-    fn place(&self, key: FlowKey) -> Option<&Place> {
+    /// All that is known of a flow's way out.
+    #[must_use]
+    pub(super) fn place(&self, key: FlowKey) -> Option<&Place> {
         let place = self.0.get(key.slot as usize)?.as_ref()?;
         (place.key == key).then_some(place)
+    }
+}
+
+impl Place {
+    /// Ends the connection behind what is queued; a browser is told why with `code` (RFC 6455 §7.4).
+    pub(super) fn close(&self, code: u16) {
+        if self.web {
+            let mut frame = Vec::new();
+            write::close(code, &mut frame);
+            // Without room for it the browser sees the connection end all the same.
+            self.stream.queue(&frame).ok();
+        }
+        self.stream.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Place;
+
+    #[test]
+    fn a_browser_makes_no_other_flow_larger() {
+        let without_web = size_of::<(crate::proxy::token::FlowKey, usize)>();
+        assert_eq!(size_of::<Option<Place>>(), without_web);
     }
 }

@@ -28,6 +28,8 @@ pub struct Flow {
     pub heard: Instant,
     /// Whether a whole message ever came.
     pub spoke: bool,
+    /// Its messages come in frames of a WebSocket (RFC 7118).
+    pub web: bool,
     /// When its last keep-alive was answered.
     pub ponged: Option<Instant>,
     /// Its one timer.
@@ -121,6 +123,7 @@ impl Flow {
             opened: now,
             heard: now,
             spoke: false,
+            web: false,
             ponged: None,
             timer: None,
         }

@@ -78,7 +78,7 @@ impl Proxy {
         let start = message.headers_start();
         edits.replace_with(start..start, |out| {
             self.write_via(ingress, realm, request, routes, way, out);
-            self.write_routes(now, request, realm, way, out);
+            self.write_routes(now, ingress, request, way, out);
         });
         if let Some(source) = way.source {
             let end = message.headers_end();
@@ -123,7 +123,12 @@ impl Proxy {
             transaction: marked.transaction(&request.via),
         };
         let (host, port) = self.own_address(way.realm);
-        via::write_own(host.as_str(), port, out, |out| {
+        let transport = if self.is_web(way.egress) {
+            "WSS"
+        } else {
+            "TLS"
+        };
+        via::write_own(transport, host.as_str(), port, out, |out| {
             self.tokens.seal_branch(&token, out);
         });
     }
@@ -132,11 +137,15 @@ impl Proxy {
     fn write_routes(
         &self,
         now: Now,
+        ingress: FlowKey,
         request: &Request<'_>,
-        from: Realm,
         way: &Way<'_>,
         out: &mut Vec<u8>,
     ) {
+        let Some(flow) = self.flows.get(ingress) else {
+            return;
+        };
+        let (from, from_web) = (flow.peer.realm(), flow.web);
         let register = request.method == b"REGISTER";
         if !register && !request.may_make_dialog() {
             return;
@@ -144,25 +153,27 @@ impl Proxy {
         // A registration is used by dialogs to come.
         let call_id = (!register).then_some(request.call_id);
         let token = self.tokens.seal_route(way.outside, call_id, now.unix);
-        let mut write = |name: Name, realm: Realm, flag: &str| {
+        let mut write = |name: Name, realm: Realm, web: bool, flag: &str| {
             let (host, port) = self.own_address(realm);
+            let transport = if web { "ws" } else { "tls" };
             let line = format!(
-                "{}: <sip:{token}@{host}:{port};transport=tls;lr{flag}>\r\n",
+                "{}: <sip:{token}@{host}:{port};transport={transport};lr{flag}>\r\n",
                 name.as_str()
             );
             out.extend_from_slice(line.as_bytes());
         };
         if !register {
-            write(Name::RecordRoute, way.realm, "");
-            write(Name::RecordRoute, from, "");
+            write(Name::RecordRoute, way.realm, self.is_web(way.egress), "");
+            write(Name::RecordRoute, from, from_web, "");
             return;
         }
         // What reaches the client later comes from inside, so one member that faces there is enough.
-        if self.settings.register_mode != RegisterMode::RecordRoute {
-            write(Name::Path, Realm::Inside, ";ob");
+        // A browser's Contact names a host that does not exist: only the token finds it (RFC 7118 §5).
+        if self.settings.register_mode != RegisterMode::RecordRoute || from_web {
+            write(Name::Path, Realm::Inside, false, ";ob");
         }
         if self.settings.register_mode != RegisterMode::Path {
-            write(Name::RecordRoute, Realm::Inside, "");
+            write(Name::RecordRoute, Realm::Inside, false, "");
         }
     }
 

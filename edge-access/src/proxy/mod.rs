@@ -62,6 +62,8 @@ use settings::{Settings, newcomer};
 use token::{FlowKey, FlowRef, Realm, Tokens};
 use wait::{Link, Wait, Waiting};
 
+use crate::ws::handshake::Rules;
+
 /// The proxy of one core.
 pub struct Proxy {
     settings: Arc<Settings>,
@@ -178,6 +180,37 @@ impl Proxy {
         Some(key)
     }
 
+    /// That connection of a client has become a WebSocket.
+    pub fn handle_websocket(&mut self, now: Now, key: FlowKey) {
+        if let Some(flow) = self.flows.get_mut(key) {
+            flow.heard = now.mono;
+            flow.web = true;
+        }
+    }
+
+    /// Something came that was no message and asks for nothing.
+    pub fn handle_sign_of_life(&mut self, now: Now, key: FlowKey) {
+        if let Some(flow) = self.flows.get_mut(key) {
+            flow.heard = now.mono;
+        }
+    }
+
+    /// The kind of far end of that connection, while it is there.
+    #[must_use]
+    pub fn realm(&self, key: FlowKey) -> Option<Realm> {
+        self.flows.get(key).map(|flow| flow.peer.realm())
+    }
+
+    /// Who may open a WebSocket.
+    #[must_use]
+    pub fn websocket_rules(&self) -> Rules<'_> {
+        Rules {
+            config: &self.settings.websocket,
+            host: &self.settings.external,
+            domains: &self.settings.domains,
+        }
+    }
+
     /// That connection is the one to the Director: what comes from outside goes there.
     pub fn handle_next_hop(&mut self, key: FlowKey) {
         self.next_hop = Some(key);
@@ -257,6 +290,13 @@ impl Proxy {
     pub fn handle_parcel(&mut self, now: Now, parcel: Parcel) {
         match parcel.kind {
             ParcelKind::Response(note) => self.deliver_response(parcel.to, note, &parcel.bytes),
+            ParcelKind::Request if self.is_web(parcel.to) => {
+                // The core that made the parcel does not see what carries it.
+                let (host, port) = self.own_address(Realm::Client);
+                let mut bytes = Vec::with_capacity(parcel.bytes.len());
+                via::carry_by_websocket(&parcel.bytes, host, port, &mut bytes);
+                self.transmit(parcel.to, |out| out.extend_from_slice(&bytes));
+            }
             ParcelKind::Request if self.is_client(parcel.to) => {
                 self.transmit(parcel.to, |out| out.extend_from_slice(&parcel.bytes));
             }
@@ -433,6 +473,11 @@ impl Proxy {
         self.flows
             .get(key)
             .is_some_and(|flow| matches!(flow.peer, Peer::Client(_)))
+    }
+
+    /// Whether that is a client behind a WebSocket, on this core.
+    fn is_web(&self, key: FlowKey) -> bool {
+        self.flows.get(key).is_some_and(|flow| flow.web)
     }
 
     fn set_timer(&mut self, now: Now, key: FlowKey) {

@@ -127,9 +127,19 @@ pub fn destination(
     if settings.own_domain(host).is_some() {
         return Err(Refusal::Unroutable);
     }
+    // The Contact of a browser (RFC 7118 §5): without the token of its connection nothing finds it.
+    if is_invalid(host) {
+        return Err(Refusal::FlowGone);
+    }
     host.parse()
         .map(Destination::Domain)
         .map_err(|_| Refusal::Unroutable)
+}
+
+/// Whether nothing ever resolves that name (RFC 2606 §2).
+fn is_invalid(host: &str) -> bool {
+    let last = host.trim_end_matches('.').rsplit('.').next();
+    last.is_some_and(|label| label.eq_ignore_ascii_case("invalid"))
 }
 
 /// The parameter of a rewritten Contact that holds the token of its connection (MS-SIPRE 4.10).

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use edge_common::config::{Access, AccessLimits, Config, RegisterMode, SipDomain};
+use edge_common::config::{Access, AccessLimits, Config, RegisterMode, SipDomain, WebSocket};
 use edge_common::host_name::{HostName, HostPort, NamePattern};
 
 /// The proxy's settings; a reload brings new ones, and old flows go on under them.
@@ -34,6 +34,8 @@ pub struct Settings {
     pub anonymous_users: bool,
     /// How a registration leads back here.
     pub register_mode: RegisterMode,
+    /// Browsers on the port of remote users.
+    pub websocket: WebSocket,
     /// The Director, or its virtual address.
     pub next_hop: Option<HostPort>,
     /// Who else may speak from inside.
@@ -80,6 +82,7 @@ impl Settings {
             remote_users: access.remote_users,
             anonymous_users: access.anonymous_users,
             register_mode: access.register_mode,
+            websocket: access.websocket.clone(),
             next_hop: config.internal.next_hop.clone(),
             trusted_servers: config.internal.trusted_servers.clone(),
             federation: FederationRules::of(access, config.organization.federation_here),

@@ -5,4 +5,5 @@ mod dialog;
 mod federation;
 mod malformed;
 mod property;
+mod web;
 mod world;

@@ -6,6 +6,7 @@ use std::hash::Hasher;
 use std::io::Write;
 use std::net::SocketAddr;
 
+use edge_common::host_name::HostName;
 use edge_common::sip::edit::Edits;
 use edge_common::sip::header::Name;
 use edge_common::sip::header::via::{MAGIC_COOKIE, Via};
@@ -53,12 +54,15 @@ pub fn note_source(message: &Message<'_>, remote: SocketAddr, flow: FlowKey, edi
 
 /// Appends our whole Via header with the branch that `write_branch` appends.
 pub fn write_own(
+    transport: &str,
     host: &str,
     port: u16,
     out: &mut Vec<u8>,
     write_branch: impl FnOnce(&mut Vec<u8>),
 ) {
-    out.extend_from_slice(b"Via: SIP/2.0/TLS ");
+    out.extend_from_slice(b"Via: SIP/2.0/");
+    out.extend_from_slice(transport.as_bytes());
+    out.push(b' ');
     out.extend_from_slice(host.as_bytes());
     out.push(b':');
     out.extend_from_slice(port.to_string().as_bytes());
@@ -66,6 +70,39 @@ pub fn write_own(
     write_branch(out);
     out.extend_from_slice(b"\r\n");
 }
+
+/// Copies a request that another core wrote for one of our clients, who turned out to be behind a WebSocket: in our Via
+/// and in the member of our route that faces the client the transport is another (RFC 7118 §5.2, RFC 5658).
+///
+/// Both stand on top of their kind; a member of somebody else's route is not touched.
+pub fn carry_by_websocket(request: &[u8], host: &HostName, port: u16, out: &mut Vec<u8>) {
+    let ours = format!("@{host}:{port};transport=tls;lr>");
+    let (mut via, mut route) = (false, false);
+    let mut rest = request;
+    while let Some(end) = memchr::memmem::find(rest, b"\r\n").filter(|end| *end > 0) {
+        let line = &rest[..end];
+        if !via && line.starts_with(VIA_TLS) {
+            via = true;
+            out.extend_from_slice(VIA_WSS);
+            out.extend_from_slice(&line[VIA_TLS.len()..]);
+        } else if !route && line.starts_with(RECORD_ROUTE) && line.ends_with(ours.as_bytes()) {
+            let kept = line.len() - "tls;lr>".len();
+            out.extend_from_slice(&line[..kept]);
+            out.extend_from_slice(b"ws;lr>");
+        } else {
+            out.extend_from_slice(line);
+        }
+        via |= line.starts_with(b"Via:");
+        route |= line.starts_with(RECORD_ROUTE);
+        out.extend_from_slice(b"\r\n");
+        rest = &rest[end + 2..];
+    }
+    out.extend_from_slice(rest);
+}
+
+const VIA_TLS: &[u8] = b"Via: SIP/2.0/TLS ";
+const VIA_WSS: &[u8] = b"Via: SIP/2.0/WSS ";
+const RECORD_ROUTE: &[u8] = b"Record-Route:";
 
 /// What the marks are made of; all of it was checked before.
 #[derive(Clone, Copy, Debug)]
@@ -190,6 +227,24 @@ mod tests {
             "v: SIP/2.0/TLS h;rport=51034;branch=z9hG4bKx;received=192.0.2.10;ms-received-port=51034;\
              ms-received-cid=2A0103"
         );
+    }
+
+    #[test]
+    fn a_request_for_a_browser_names_its_transport_in_what_is_ours_and_nowhere_else() {
+        let request = "NOTIFY sip:a@x.invalid SIP/2.0\r\nMax-Forwards: 69\r\nVia: SIP/2.0/TLS e:443;branch=1\r\n\
+            Record-Route: <sip:t@sip.contoso.test:443;transport=tls;lr>\r\n\
+            Record-Route: <sip:t@sip.contoso.test:443;transport=tls;lr>\r\n\
+            Via: SIP/2.0/TLS d\r\n\r\nVia: SIP/2.0/TLS body\r\n";
+        let carried = |request: &str| {
+            let host = "sip.contoso.test".parse().expect("lawful");
+            let mut out = Vec::new();
+            carry_by_websocket(request.as_bytes(), &host, 443, &mut out);
+            String::from_utf8(out).expect("ASCII")
+        };
+        let expected = request.replacen("TLS", "WSS", 1).replacen("=tls", "=ws", 1);
+        assert_eq!(carried(request), expected);
+        let foreign = request.replace("sip.contoso.test:443", "pool.contoso.test:443");
+        assert_eq!(carried(&foreign), foreign.replacen("TLS", "WSS", 1));
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection, StreamOwned};
+use tungstenite::WebSocket;
+use tungstenite::protocol::Role;
 
 pub(crate) struct Peer {
     stream: Box<dyn Stream>,
@@ -69,6 +71,24 @@ impl Peer {
                 Ok(_) | Err(_) => return None,
             }
         }
+    }
+
+    /// Sends an HTTP request and gives the head of its answer.
+    pub(crate) fn http(&mut self, request: &str) -> String {
+        self.send(request);
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            let len = self.stream.read(&mut byte).expect("an answer in time");
+            assert_eq!(len, 1, "{:?}", String::from_utf8_lossy(&head));
+            head.push(byte[0]);
+        }
+        String::from_utf8(head).expect("ASCII")
+    }
+
+    /// What follows goes in frames, as a client sends them.
+    pub(crate) fn into_websocket(self) -> WebSocket<impl Read + Write> {
+        WebSocket::from_raw_socket(self.stream, Role::Client, None)
     }
 
     /// Waits until the far end has closed.

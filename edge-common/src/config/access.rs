@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::network::{CertificateFiles, Revocation};
 use super::{schema_text, units};
-use crate::host_name::HostName;
+use crate::host_name::{HostName, NamePattern};
 
 /// `[access]`: SIP for remote users and federation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct Access {
     pub anonymous_users: bool,
     /// By which header a REGISTER leads answers and requests back through here.
     pub register_mode: RegisterMode,
+    /// SIP over WebSocket, on the port of remote users.
+    pub websocket: WebSocket,
     /// What one daemon takes on at most.
     pub limits: AccessLimits,
     /// Headlines of messages, for `edgectl trace`.
@@ -112,6 +114,44 @@ pub enum RegisterMode {
     /// Both headers.
     #[default]
     Both,
+}
+
+/// `[access.websocket]`: browsers on the port of remote users (RFC 7118).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebSocket {
+    /// Browsers are served.
+    pub enabled: bool,
+    /// The path of the address that browsers connect to.
+    #[schemars(with = "schema_text::RequestPath")]
+    pub path: String,
+    /// Hosts of pages (https) that may connect, `*.` for one label; default: our names outside and hosts below them.
+    #[schemars(length(max = 1000))]
+    pub origins: Vec<NamePattern>,
+    /// Who names no page is refused. Browsers always name one; SIP clients that are no browsers may not.
+    pub origin_required: bool,
+    /// The longest HTTP request that is read.
+    #[serde(with = "units::size")]
+    #[schemars(with = "schema_text::Size")]
+    pub request_max: usize,
+    /// A browser that was silent for this long is pinged; one that answers none of three pings is let go.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "schema_text::Duration")]
+    pub ping_interval: Duration,
+}
+
+impl Default for WebSocket {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            path: "/".to_owned(),
+            origins: Vec::new(),
+            origin_required: true,
+            request_max: 8 * units::KIB,
+            // Below the time after which home routers forget a TCP connection, as RFC 5626 has it.
+            ping_interval: Duration::from_secs(100),
+        }
+    }
 }
 
 /// Bounds of the Access Edge.

@@ -127,6 +127,7 @@ fn access(typed: file::Access, federation_here: bool) -> Option<Access> {
         remote_users: typed.remote_users,
         anonymous_users: typed.anonymous_users,
         register_mode: typed.register_mode,
+        websocket: typed.websocket,
         limits: typed.limits,
         trace: typed.trace,
         hep: typed.hep,

@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::access::{
-    AccessLimits, ClientEku, FederationLimits, Hep, RegisterMode, SrvOrder, Trace,
+    AccessLimits, ClientEku, FederationLimits, Hep, RegisterMode, SrvOrder, Trace, WebSocket,
 };
 use super::av::{AuthenticationFiles, AvLimits, RelayMode, RestSecretFiles};
 use super::network::{CertificateFiles, Revocation, SecretFiles, Vips};
@@ -288,6 +288,8 @@ pub(super) struct Access {
     pub(super) anonymous_users: bool,
     /// By which header answers and requests for a registered client are led back through the edge.
     pub(super) register_mode: RegisterMode,
+    /// SIP over WebSocket, on the port of remote users.
+    pub(super) websocket: WebSocket,
     /// What one daemon takes on at most.
     pub(super) limits: AccessLimits,
     /// Headlines of messages that are kept in memory for `edgectl trace`.
@@ -310,6 +312,7 @@ impl Default for Access {
             remote_users: true,
             anonymous_users: false,
             register_mode: RegisterMode::default(),
+            websocket: WebSocket::default(),
             limits: AccessLimits::default(),
             trace: Trace::default(),
             hep: None,

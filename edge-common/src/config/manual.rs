@@ -105,6 +105,7 @@ fn value_text(key: &Value) -> String {
             Some("host-port") => "name:port",
             Some("port-range") => "port-port",
             Some("path") => "path",
+            Some("request-path") => "`\"/\"` and what follows",
             Some("interface") => "interface",
             _ => "text",
         }

@@ -41,7 +41,7 @@ pub mod webconf;
 
 pub use access::{
     Access, AccessLimits, ClientEku, Federation, FederationLimits, Hep, Partner, RegisterMode,
-    SrvOrder, Trace, TrustRoots,
+    SrvOrder, Trace, TrustRoots, WebSocket,
 };
 pub use at_start::AtStart;
 pub use av::{AuthenticationFiles, Av, AvLimits, RelayMode, RestSecretFiles};

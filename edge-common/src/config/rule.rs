@@ -168,6 +168,9 @@ rules! {
     NOT_TAKEN = 22 Error, "A value is read as no type.",
         "The value has the right form, but cannot be taken over; this is a fault of the program.",
         "Report it with the line of the file that is named.";
+    BAD_REQUEST_PATH = 23 Error, "The path of an address cannot be used.",
+        "Browsers write it into their request as it is.",
+        "Write what follows the host, from the first '/' on and without '?'.";
 
     NO_SERVICE = 101 Error, "No service is configured.",
         "Without any of [access], [webconf] and [av] this host has nothing to do.",

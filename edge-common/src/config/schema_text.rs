@@ -43,6 +43,8 @@ text! {
     Network = "network";
     #[doc = "A path, relative to the directory of the file."]
     Path = "path";
+    #[doc = "The path of an HTTP request, without a query."]
+    RequestPath = "request-path";
     #[doc = "Two ports with `-` between them."]
     Ports = "port-range";
 }

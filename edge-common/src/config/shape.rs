@@ -344,6 +344,7 @@ fn form(format: &str, text: &str) -> Result<(), (RuleId, String)> {
             .map(drop)
             .map_err(|error| (rule::BAD_PORT_RANGE, error.to_string())),
         "path" => path(text),
+        "request-path" => request_path(text),
         "interface" => interface(text),
         _ => Ok(()),
     }
@@ -382,6 +383,20 @@ fn path(text: &str) -> Result<(), (RuleId, String)> {
     }
 }
 
+/// What stands in a request line as it is (RFC 3986 §3.3), without a query.
+fn request_path(text: &str) -> Result<(), (RuleId, String)> {
+    let lawful = |c: char| c.is_ascii_graphic() && !"?#\"<>\\^`{|}".contains(c);
+    if text.starts_with('/') && text.len() <= REQUEST_PATH_LEN_MAX && text.chars().all(lawful) {
+        return Ok(());
+    }
+    Err((
+        rule::BAD_REQUEST_PATH,
+        format!(
+            "the path begins with '/', has no query and at most {REQUEST_PATH_LEN_MAX} characters"
+        ),
+    ))
+}
+
 /// What the kernel takes for a name of an interface (`dev_valid_name`), and nft without quoting.
 fn interface(text: &str) -> Result<(), (RuleId, String)> {
     let lawful = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -398,5 +413,7 @@ fn interface(text: &str) -> Result<(), (RuleId, String)> {
     ))
 }
 
+/// Ours.
+const REQUEST_PATH_LEN_MAX: usize = 200;
 /// `IFNAMSIZ` less the final NUL.
 const INTERFACE_LEN_MAX: usize = 15;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edge_common::cert::identity::{CertificateId, Fingerprint, ProvenNames};
-use edge_common::config::{AccessLimits, RegisterMode, SipDomain};
+use edge_common::config::{AccessLimits, RegisterMode, SipDomain, WebSocket};
 use edge_common::host_name::{HostName, HostPort};
 use edge_common::partner_proof::Rules;
 use edge_common::random::Seeded;
@@ -61,6 +61,7 @@ pub(super) fn settings() -> Settings {
         remote_users: true,
         anonymous_users: false,
         register_mode: RegisterMode::Both,
+        websocket: WebSocket::default(),
         next_hop: Some("director.contoso.internal:5061".parse().expect("lawful")),
         trusted_servers: Vec::new(),
         federation: FederationRules {
