@@ -401,6 +401,12 @@ fn is_open(row: &Row, config: &Config) -> bool {
 
 /// Whether anybody is there to use the row: what is switched off is not listened for.
 fn is_served(row: &Row, config: &Config) -> bool {
+    if (row.side, row.purpose) == (Side::External, Purpose::Health)
+        && config.array.balancers.external.is_empty()
+    {
+        // Nobody else is answered there.
+        return false;
+    }
     match (row.service, row.side, row.purpose) {
         (Service::Webconf, ..) => config.webconf.is_some(),
         (Service::Av, ..) => config.av.is_some(),
@@ -550,7 +556,6 @@ pub const TABLE: &[Row] = &[
         protocol: "HTTP",
         key: Some("health.access"),
         default: PortRange::one(9561),
-        standing: Standing::Reserved,
         words: "The outside balancer asks whether this member is ready.",
         ..listen(
             Service::Access,
@@ -676,7 +681,6 @@ pub const TABLE: &[Row] = &[
         protocol: "HTTP",
         key: Some("health.webconf"),
         default: PortRange::one(9563),
-        standing: Standing::Reserved,
         words: "The outside balancer asks whether this member is ready.",
         ..listen(
             Service::Webconf,
@@ -809,7 +813,6 @@ pub const TABLE: &[Row] = &[
         protocol: "HTTP",
         key: Some("health.av"),
         default: PortRange::one(9562),
-        standing: Standing::Reserved,
         words: "The outside balancer asks whether this member is ready.",
         ..listen(
             Service::Av,
@@ -1025,15 +1028,18 @@ mod tests {
             [
                 "external tcp 443",
                 "external tcp 5061",
+                "external tcp 9561",
                 "internal tcp 5061",
                 "internal tcp 9561",
                 "external tcp 443",
+                "external tcp 9563",
                 "internal tcp 8057",
                 "internal tcp 9563",
                 "external udp 3478",
                 "external tcp 443",
                 "external udp 50000-59999",
                 "external tcp 50000-59999",
+                "external tcp 9562",
                 "internal udp 3478",
                 "internal tcp 443",
                 "internal tcp 5062",
@@ -1045,16 +1051,20 @@ mod tests {
             .filter(|row| row.standing == Standing::Reserved)
             .map(|row| row.id)
             .collect();
-        assert_eq!(
-            reserved,
-            [
-                "access/ext/health",
-                "access/int/link",
-                "webconf/ext/health",
-                "av/ext/health",
-                "av/int/turn-rest"
-            ]
-        );
+        assert_eq!(reserved, ["access/int/link", "av/int/turn-rest"]);
+    }
+
+    #[test]
+    fn the_health_ports_outside_are_there_for_balancers_only() {
+        let outside = |config: &Config| -> Vec<u16> {
+            let all = listeners(config).into_iter();
+            all.filter(|at| at.side == Side::External && at.purpose == Purpose::Health)
+                .map(|at| at.address.port())
+                .collect()
+        };
+        assert_eq!(outside(&single()), [0; 0]);
+        let scaled = example(include_str!("../../deploy/examples/scaled.toml"));
+        assert_eq!(outside(&scaled), [9561, 9563, 9562]);
     }
 
     #[test]
