@@ -1,7 +1,7 @@
 //! `edge-lab`: the whole edge at work with software that nobody here wrote.
 
 use clap::{Parser, Subcommand};
-use edge_tests::lab::demo::{self, Options};
+use edge_tests::lab::demo::{self, Options, Which};
 use edge_tests::lab::sandbox::{self, eprintln_line};
 use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
@@ -29,6 +29,9 @@ enum What {
         /// Keep logs, configurations and recordings.
         #[arg(long)]
         keep: bool,
+        /// Build one of the worlds only.
+        #[arg(long, value_name = "WORLD")]
+        only: Option<Which>,
     },
     /// Run a program on one host of a lab that was left running.
     Enter {
@@ -42,7 +45,12 @@ enum What {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().what {
-        What::Run { stay, json, keep } => run(Options { stay, json }, keep),
+        What::Run {
+            stay,
+            json,
+            keep,
+            only,
+        } => run(Options { stay, json, only }, keep),
         What::Enter { host, command } => sandbox::visit(&host, &command).map(exit_code),
     };
     result.unwrap_or_else(|error| {

@@ -3,7 +3,7 @@
 use super::ca::Authority;
 use super::edge_host::{self, programs};
 use super::netns::Netns;
-use super::plan::Site;
+use super::plan::{Member, Site};
 use super::process::Process;
 use anyhow::{Context as _, Result, bail};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -147,14 +147,22 @@ fn start_server(
 }
 
 fn agent_toml(site: &Site, pair: &super::ca::Pair, ca: &Authority, socket: &Path) -> String {
-    let edge = site.inside_name("edge1");
     let name = site.inside_name("mcu1");
     let clients = site.public_name("webconf");
+    let edge = |member: &Member| {
+        let edge = site.inside_name(member.name);
+        format!("{{ fqdn = \"{edge}\", port = 8057, clients = \"{clients}:443\" }}")
+    };
+    let edges: Vec<_> = site.members.iter().map(edge).collect();
     format!(
-        "fqdn = \"{name}\"\nedges = [{{ fqdn = \"{edge}\", port = 8057, clients = \"{clients}:443\" }}]\n\
+        "fqdn = \"{name}\"\nedges = [{edges}]\n\
          certificate = {{ chain = {:?}, key = {:?} }}\nca = {:?}\nsocket = {socket:?}\n\
          servers = [{{ name = \"{name}\", target = \"{}:{SERVER_PORT}\" }}]\n",
-        pair.chain, pair.key, ca.file, site.conference
+        pair.chain,
+        pair.key,
+        ca.file,
+        site.conference,
+        edges = edges.join(", "),
     )
 }
 

@@ -1,5 +1,6 @@
 //! The demo from beginning to end: which worlds are built, which steps are shown in them.
 
+use super::array::ArrayWorld;
 use super::plan::CONTOSO;
 use super::report::{Report, Seen};
 use super::sandbox::{self, eprintln_line};
@@ -18,13 +19,36 @@ pub struct Options {
     pub stay: bool,
     /// Also write the rows as JSON to this file.
     pub json: Option<PathBuf>,
+    /// Build this world only.
+    pub only: Option<Which>,
+}
+
+/// The worlds that are built one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Which {
+    /// The edge behind a static 1:1 NAT.
+    Nat,
+    /// Two edge hosts behind balancers.
+    Array,
+    /// The edge with public addresses.
+    Direct,
 }
 
 /// Shows everything; the report says what passed.
 pub fn run(options: &Options, work: &Path) -> Result<Report> {
     let mut report = Report::default();
-    behind_nat(&mut report, work);
-    let world = direct(&mut report, work);
+    let shown = |world| options.only.is_none_or(|only| only == world);
+    if shown(Which::Nat) {
+        behind_nat(&mut report, work);
+    }
+    if shown(Which::Array) {
+        array(&mut report, work);
+    }
+    let world = if shown(Which::Direct) {
+        direct(&mut report, work)
+    } else {
+        None
+    };
     if let Some(file) = &options.json {
         let text = serde_json::to_string_pretty(&report)?;
         fs::write(file, text).with_context(|| format!("cannot write {file:?}"))?;
@@ -55,7 +79,7 @@ fn behind_nat(report: &mut Report, work: &Path) {
         },
     );
     let Some(mut world) = built else { return };
-    not_started(&mut world, report);
+    not_started(&mut world.failed, report);
     step::call::show(&mut world, report, "2n");
     let mut aside = Report::default();
     step::federation::show(&mut world, &mut aside);
@@ -83,6 +107,21 @@ fn did_its_work(aside: &Report) -> Result<Seen> {
     )))
 }
 
+/// Two members behind balancers: what one alone cannot show.
+fn array(report: &mut Report, work: &Path) {
+    let work = work.join("array");
+    let mut built = None;
+    report.check("0", "the lab with two edges behind balancers", || {
+        built = Some(ArrayWorld::build(&work)?);
+        Ok(Seen::text(
+            "two members from one edge.toml, a balancer on each side",
+        ))
+    });
+    let Some(mut world) = built else { return };
+    not_started(&mut world.failed, report);
+    step::array::show(&mut world, report);
+}
+
 /// The edge with public addresses: every step.
 fn direct(report: &mut Report, work: &Path) -> Option<World> {
     let work = work.join("direct");
@@ -98,7 +137,7 @@ fn direct(report: &mut Report, work: &Path) -> Option<World> {
         },
     );
     let mut world = built?;
-    not_started(&mut world, report);
+    not_started(&mut world.failed, report);
     step::sign_in::show(&mut world, report);
     step::call::show(&mut world, report, "2");
     step::federation::show(&mut world, report);
@@ -114,8 +153,8 @@ fn direct(report: &mut Report, work: &Path) -> Option<World> {
 }
 
 /// Each daemon that did not start is a row of its own; what does not need it is shown all the same.
-fn not_started(world: &mut World, report: &mut Report) {
-    for (what, error) in std::mem::take(&mut world.failed) {
+fn not_started(failed: &mut Vec<(String, anyhow::Error)>, report: &mut Report) {
+    for (what, error) in failed.drain(..) {
         report.add("0", &what, Duration::ZERO, Err(error));
     }
 }

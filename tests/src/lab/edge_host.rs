@@ -6,7 +6,10 @@ use super::ca::{Authority, Pair, write_private};
 use super::metrics::Page;
 use super::netns::Netns;
 use super::phone::Relay;
-use super::plan::{INTERNET_DNS, NORTHWIND_DOMAIN, Site};
+use super::plan::{
+    ARRAY_AV_INSIDE, BALANCER_INSIDE, BALANCER_OUTSIDE, INTERNET_DNS, Member, NORTHWIND_DOMAIN,
+    Site,
+};
 use super::process::Process;
 use anyhow::{Context as _, Result, bail};
 use edge_common::ports::Service;
@@ -50,6 +53,10 @@ pub struct RenderedDns {
 pub struct EdgeHost {
     /// Names and addresses.
     pub site: &'static Site,
+    /// Which of its hosts this is.
+    pub member: &'static Member,
+    /// Its name in logs: `contoso`, or `contoso-edge2` where there are several.
+    pub name: String,
     netns: Netns,
     inside: Netns,
     config: PathBuf,
@@ -68,27 +75,48 @@ impl EdgeHost {
         inside: &Netns,
         work: &Path,
     ) -> Result<Self> {
+        let mut hosts = Self::configure_all(parts, &[netns], inside, work)?;
+        hosts.pop().context("a site has a member")
+    }
+
+    /// The same for every member of `parts.site`, each in its own of `hosts`. All read one file, byte for byte; what
+    /// each has for itself (certificate inside, `run`, `state`) stands for its programs in the place that the file names.
+    pub fn configure_all(
+        parts: &Parts<'_>,
+        hosts: &[&Netns],
+        inside: &Netns,
+        work: &Path,
+    ) -> Result<Vec<Self>> {
         let directory = work.join(format!("edge-{}", parts.site.name));
-        fs::create_dir_all(directory.join("secrets"))?;
-        fs::create_dir_all(directory.join("run"))?;
-        fs::create_dir_all(directory.join("state"))?;
-        let host = Self {
-            site: parts.site,
-            netns: netns.clone(),
-            inside: inside.clone(),
-            config: directory.join("edge.toml"),
-            programs: programs()?,
-            work: work.to_owned(),
-            trace: None,
-            daemons: BTreeMap::new(),
-        };
+        for part in ["secrets", OWN[0], OWN[1]] {
+            fs::create_dir_all(directory.join(part))?;
+        }
         write_secret(&directory.join("secrets/array.current"))?;
-        fs::write(
-            &host.config,
-            toml_text(parts, &Files::issue(parts)?, &directory),
-        )?;
-        host.edgectl(&["check"])?;
-        Ok(host)
+        let files = Files::issue(parts)?;
+        let config = directory.join("edge.toml");
+        fs::write(&config, toml_text(parts, &files, &directory))?;
+        let mut made = Vec::new();
+        for (member, netns) in parts.site.members.iter().zip(hosts) {
+            let mut host = Self {
+                site: parts.site,
+                member,
+                name: parts.site.name.to_owned(),
+                netns: (*netns).clone(),
+                inside: inside.clone(),
+                config: config.clone(),
+                programs: programs()?,
+                work: work.to_owned(),
+                trace: None,
+                daemons: BTreeMap::new(),
+            };
+            if parts.site.members.len() > 1 {
+                host.name = format!("{}-{}", parts.site.name, member.name);
+                host.netns = own_places(parts, &files, member, netns, &directory)?;
+            }
+            host.edgectl(&["check"])?;
+            made.push(host);
+        }
+        Ok(made)
     }
 
     /// Where the configuration stands, with `run` and `state` beside it.
@@ -132,19 +160,30 @@ impl EdgeHost {
 
     /// Starts one daemon and waits until it is ready.
     pub fn start_one(&mut self, service: Service) -> Result<()> {
-        let name = format!("{}-{}", service.daemon(), self.site.name);
+        let name = format!("{}-{}", service.daemon(), self.name);
         let mut command = self.daemon_command(service);
         command.arg("--config").arg(&self.config);
+        command.args(["--node", self.member.name]);
         let mut process = Process::start(&name, &mut command, &self.work)?;
         let what = format!("{name} alive");
         bounded::until(&what, START_LIMIT, || {
             process.still_runs()?;
-            let answer = super::metrics::get(&self.inside, self.health(service), "/livez");
-            Ok(answer.is_ok_and(|(status, _)| status == 200))
+            Ok(self.answers(service, "/livez"))
         })
         .with_context(|| bounded::tail(process.log().trim(), 1500).to_owned())?;
         self.daemons.insert(service, process);
         Ok(())
+    }
+
+    /// Waits until a daemon says that work may be sent to it.
+    pub fn wait_ready(&self, service: Service) -> Result<()> {
+        let what = format!("{} of {} ready", service.daemon(), self.name);
+        bounded::until(&what, START_LIMIT, || Ok(self.answers(service, "/readyz"))).map(drop)
+    }
+
+    fn answers(&self, service: Service, path: &str) -> bool {
+        let answer = super::metrics::get(&self.inside, self.health(service), path);
+        answer.is_ok_and(|(status, _)| status == 200)
     }
 
     /// Ends one daemon in order: SIGTERM, and the drain that follows. It has to say that all is well.
@@ -166,7 +205,12 @@ impl EdgeHost {
 
     /// Media credentials for a user, as the Director fetches them: a SIP SERVICE over mutual TLS.
     pub fn mras_credentials(&self, user: &str) -> Result<Relay> {
-        let host = self.site.inside_name("edge");
+        let label = if self.site.members.len() > 1 {
+            "avedge"
+        } else {
+            "edge"
+        };
+        let host = self.site.inside_name(label);
         let certs = self.work.join("certs");
         let file = |name: String| certs.join(name).to_string_lossy().into_owned();
         let text = self.edgectl_inside(&[
@@ -235,7 +279,7 @@ impl EdgeHost {
     pub fn daemon(&mut self, service: Service) -> Result<&mut Process> {
         let name = service.daemon();
         let daemon = self.daemons.get_mut(&service);
-        daemon.with_context(|| format!("{name} of {} does not run", self.site.name))
+        daemon.with_context(|| format!("{name} of {} does not run", self.name))
     }
 
     /// Every daemon that was started still runs.
@@ -246,7 +290,7 @@ impl EdgeHost {
     /// A daemon's metrics, scraped from the inside.
     pub fn metrics(&self, service: Service) -> Result<Page> {
         Page::scrape(&self.inside, self.health(service))
-            .with_context(|| format!("metrics of {} of {}", service.daemon(), self.site.name))
+            .with_context(|| format!("metrics of {} of {}", service.daemon(), self.name))
     }
 
     /// Where a daemon answers `/livez`, `/readyz` and `/metrics`.
@@ -257,7 +301,7 @@ impl EdgeHost {
             Service::Webconf => 9563,
         };
         let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        SocketAddr::new(self.site.internal.parse().unwrap_or(unspecified), port)
+        SocketAddr::new(self.member.internal.parse().unwrap_or(unspecified), port)
     }
 
     fn daemon_command(&self, service: Service) -> Command {
@@ -267,13 +311,10 @@ impl EdgeHost {
 
     fn edgectl_in(&self, netns: &Netns, words: &[&str]) -> Result<String> {
         let mut command = netns.command(self.programs.join("edgectl"));
-        command.arg("--config").arg(&self.config).args(words);
+        command.arg("--config").arg(&self.config);
+        command.args(["--node", self.member.name]).args(words);
         Ok(bounded::run(&mut command, TOOL_LIMIT)?
-            .success(&format!(
-                "edgectl {} for {}",
-                words.join(" "),
-                self.site.name
-            ))?
+            .success(&format!("edgectl {} for {}", words.join(" "), self.name))?
             .text())
     }
 }
@@ -340,12 +381,9 @@ impl Files {
             let name = site.public_name(role);
             parts.public_ca.issue(&label(role), &[&name])
         };
-        let internal = [site.inside_name("edge"), site.inside_name("edge1")];
+        let first = site.members.first().context("a site has a member")?;
         Ok(Self {
-            internal: parts.inside_ca.issue(
-                &label("internal"),
-                &[&internal[0], &internal[1], site.internal],
-            )?,
+            internal: internal_pair(parts, &label("internal"), first)?,
             access: public("sip")?,
             webconf: public("webconf")?,
             av: public("av")?,
@@ -354,6 +392,40 @@ impl Files {
                 .issue(&label("av-authentication"), &[&site.inside_name("av-auth")])?,
         })
     }
+}
+
+/// What a member shows inside: the names of the services there, and its own.
+fn internal_pair(parts: &Parts<'_>, label: &str, member: &Member) -> Result<Pair> {
+    let site = parts.site;
+    let mut names = vec![site.inside_name("edge"), site.inside_name(member.name)];
+    if site.members.len() > 1 {
+        names.push(site.inside_name("avedge"));
+    }
+    names.push(member.internal.to_owned());
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    parts.inside_ca.issue(label, &names)
+}
+
+/// The host on which `run`, `state` and the internal certificate are `member`'s own.
+fn own_places(
+    parts: &Parts<'_>,
+    files: &Files,
+    member: &Member,
+    netns: &Netns,
+    directory: &Path,
+) -> Result<Netns> {
+    let label = format!("{}-internal-{}", parts.site.name, member.name);
+    let pair = internal_pair(parts, &label, member)?;
+    let mut host = netns
+        .clone()
+        .with_own(&pair.chain, &files.internal.chain)
+        .with_own(&pair.key, &files.internal.key);
+    for part in OWN {
+        let own = directory.join(member.name).join(part);
+        fs::create_dir_all(&own)?;
+        host = host.with_own(&own, &directory.join(part));
+    }
+    Ok(host)
 }
 
 fn write_secret(path: &Path) -> Result<()> {
@@ -377,19 +449,20 @@ fn toml_text(parts: &Parts<'_>, files: &Files, directory: &Path) -> String {
         format!("public_address = \"{}\"\n", site.av)
     };
     let edge = site.inside_name("edge");
+    let is_array = site.members.len() > 1;
+    let members: Vec<_> = site
+        .members
+        .iter()
+        .map(|member| member_text(parts, member))
+        .collect();
     format!(
         r#"# Written by edge-lab for {domain}.
 [organization]
 sip_domains = [{{ domain = "{domain}", remote_users_here = true }}]
-topology = "single"
+topology = "{topology}"
 federation_here = true
 
-[[members]]
-name = "edge1"
-id = 0
-external = {{ addresses = ["{access}/24", "{webconf}/24", "{av}/24"{av6_net}], access = ["{access}"], webconf = ["{webconf}"], av = ["{av}"{av6}] }}
-internal = {{ addresses = ["{internal}/24"], fqdn = "{edge1}" }}
-
+{members}
 [external]
 interface = "ext"
 gateway = ["{gateway}"{gateway6}]
@@ -405,7 +478,7 @@ next_hop = "{director}:5061"
 
 [array]
 secrets = {{ current = {secret:?} }}
-
+{balancing}
 [access]
 fqdn = "{sip_name}"
 internal_fqdn = "{edge}"
@@ -425,7 +498,7 @@ agents = ["{mcu}"]
 
 [av]
 fqdn = "{av_name}"
-internal_fqdn = "{edge}"
+internal_fqdn = "{av_edge}"
 certificates = [{av_pair}]
 authentication = {{ current = {authentication} }}
 {public_address}
@@ -449,14 +522,19 @@ treat_as_public = ["192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db
 cores = 2
 "#,
         domain = site.domain,
-        access = site.access,
-        webconf = site.webconf,
-        av = parts.av_address,
-        internal = site.internal,
-        av6_net = more(parts.av_ipv6.map(|address| format!("{address}/64"))),
-        av6 = more(parts.av_ipv6.map(str::to_owned)),
+        topology = if is_array { "scaled" } else { "single" },
+        members = members.concat(),
+        balancing = if is_array {
+            balancing(site)
+        } else {
+            String::new()
+        },
+        av_edge = if is_array {
+            site.inside_name("avedge")
+        } else {
+            edge.clone()
+        },
         gateway6 = more(parts.gateway_ipv6.map(str::to_owned)),
-        edge1 = site.inside_name("edge1"),
         gateway = site.gateway,
         internal_gateway = site.internal_gateway,
         internal_network = site.internal_network,
@@ -482,11 +560,48 @@ cores = 2
     )
 }
 
+fn member_text(parts: &Parts<'_>, member: &Member) -> String {
+    // Of a single edge the address that it holds itself may be another than the one that the Internet sees.
+    let av = if member.av == parts.site.av {
+        parts.av_address
+    } else {
+        member.av
+    };
+    format!(
+        r#"[[members]]
+name = "{name}"
+id = {id}
+external = {{ addresses = ["{access}/24", "{webconf}/24", "{av}/24"{av6_net}], access = ["{access}"], webconf = ["{webconf}"], av = ["{av}"{av6}] }}
+internal = {{ addresses = ["{internal}/24"], fqdn = "{fqdn}" }}
+
+"#,
+        name = member.name,
+        id = member.id,
+        access = member.access,
+        webconf = member.webconf,
+        internal = member.internal,
+        fqdn = parts.site.inside_name(member.name),
+        av6_net = more(parts.av_ipv6.map(|address| format!("{address}/64"))),
+        av6 = more(parts.av_ipv6.map(str::to_owned)),
+    )
+}
+
+fn balancing(site: &Site) -> String {
+    format!(
+        r#"vips = {{ external = {{ access = ["{}"], webconf = ["{}"], av = ["{}"] }}, internal = {{ access = ["{}"], av = ["{ARRAY_AV_INSIDE}"] }} }}
+balancers = {{ external = ["{BALANCER_OUTSIDE}"], internal = ["{BALANCER_INSIDE}"] }}
+"#,
+        site.access, site.webconf, site.av, site.internal,
+    )
+}
+
 /// One more item of a TOML array that is not empty.
 fn more(item: Option<String>) -> String {
     item.map_or_else(String::new, |item| format!(", {item:?}"))
 }
 
+/// What each member of an array has for itself: sockets and pid files, and what outlives a restart.
+const OWN: [&str; 2] = ["run", "state"];
 const TOOL_LIMIT: Duration = Duration::from_secs(20);
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// Longer than edge-access takes; allocations and streams may hold the others for minutes.
@@ -495,7 +610,7 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(12);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::plan::{AV_BEHIND_NAT, CONTOSO, FABRIKAM, ipv6};
+    use crate::lab::plan::{ARRAY, AV_BEHIND_NAT, CONTOSO, FABRIKAM, ipv6};
 
     #[test]
     fn the_configurations_of_the_lab_pass_the_check() {
@@ -505,8 +620,9 @@ mod tests {
             (&CONTOSO, &FABRIKAM, CONTOSO.av),
             (&CONTOSO, &FABRIKAM, AV_BEHIND_NAT),
             (&FABRIKAM, &CONTOSO, FABRIKAM.av),
+            (&ARRAY, &FABRIKAM, ARRAY.av),
         ] {
-            let ipv6 = (site.name == CONTOSO.name).then_some((ipv6::AV, ipv6::GATEWAY));
+            let ipv6 = (site.access == CONTOSO.access).then_some((ipv6::AV, ipv6::GATEWAY));
             let parts = Parts {
                 site,
                 partner,
@@ -518,7 +634,7 @@ mod tests {
             };
             let files = Files::issue(&parts).expect("certificates");
             let text = toml_text(&parts, &files, work.path());
-            let checked = edge_common::config::check(&text, None);
+            let checked = edge_common::config::check(&text, Some("edge1"));
             let findings: Vec<_> = checked.findings.iter().map(ToString::to_string).collect();
             assert!(
                 checked.config.is_some(),

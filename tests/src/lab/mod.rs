@@ -8,6 +8,9 @@
 //! Pure: [`plan`], [`wav`], [`tone`], [`netstring`], [`strace`]. Everything else starts programs and waits for
 //! them, always with a limit.
 
+pub mod array;
+pub mod array_net;
+pub mod balancer;
 pub mod bounded;
 pub mod ca;
 pub mod conference;

@@ -19,6 +19,8 @@ pub struct Netns {
     name: String,
     /// What programs started here see as `/etc/resolv.conf`.
     resolv: PathBuf,
+    /// Files and directories that programs started here see in the place of others: hosts of one lab share its disk.
+    own: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Netns {
@@ -35,9 +37,17 @@ impl Netns {
         let made = Self {
             name: name.to_owned(),
             resolv,
+            own: Vec::new(),
         };
         made.ip("link set lo up")?;
         Ok(made)
+    }
+
+    /// The same host, on which programs see `own` in the place of `common`. Both are there already.
+    #[must_use]
+    pub fn with_own(mut self, own: &Path, common: &Path) -> Self {
+        self.own.push((own.to_owned(), common.to_owned()));
+        self
     }
 
     /// The name that `ip netns` knows it by.
@@ -99,11 +109,19 @@ impl Netns {
     /// program's and signals reach it.
     #[must_use]
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut script = String::from("mount --bind \"$0\" /etc/resolv.conf && ");
+        for _ in &self.own {
+            script += "mount --bind \"$1\" \"$2\" && shift 2 && ";
+        }
         let mut command = self.bare("sh");
         command
-            .args(["-c", "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\""])
-            .arg(&self.resolv)
-            .arg(program);
+            .arg("-c")
+            .arg(script + "exec \"$@\"")
+            .arg(&self.resolv);
+        for (own, common) in &self.own {
+            command.arg(own).arg(common);
+        }
+        command.arg(program);
         command
     }
 

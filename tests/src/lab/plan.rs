@@ -42,8 +42,27 @@ pub struct Site {
     pub internal_dns: &'static str,
     /// The conference server and its agent.
     pub conference: &'static str,
+    /// The edge hosts, one or several.
+    pub members: &'static [Member],
     /// Users whom the Director knows, with their passwords.
     pub users: &'static [User],
+}
+
+/// One edge host.
+#[derive(Debug)]
+pub struct Member {
+    /// Its label inside, and its name in the configuration.
+    pub name: &'static str,
+    /// Its number in tokens.
+    pub id: u8,
+    /// Its own external address of the Access Edge.
+    pub access: &'static str,
+    /// Its own external address of the Web Conferencing Edge.
+    pub webconf: &'static str,
+    /// Its own external address of the A/V Edge.
+    pub av: &'static str,
+    /// Its internal address.
+    pub internal: &'static str,
 }
 
 /// Somebody whom a Director knows.
@@ -92,19 +111,70 @@ pub const CONTOSO: Site = Site {
     director: "10.10.0.50",
     internal_dns: "10.10.0.53",
     conference: "10.10.0.60",
-    users: &[
-        User {
-            name: "alice",
-            password: "alice-secret",
-            tone: 440,
+    members: &[Member {
+        name: "edge1",
+        id: 0,
+        access: "198.51.100.10",
+        webconf: "198.51.100.11",
+        av: "198.51.100.12",
+        internal: "10.10.0.10",
+    }],
+    users: CONTOSO_USERS,
+};
+
+const CONTOSO_USERS: &[User] = &[
+    User {
+        name: "alice",
+        password: "alice-secret",
+        tone: 440,
+    },
+    User {
+        name: "bob",
+        password: "bob-secret",
+        tone: 880,
+    },
+];
+
+/// The same organisation with two edge hosts behind a balancer on each side: what stands here as addresses of
+/// its services are those of the balancers.
+///
+/// ```text
+///                      perimeter: router and outside balancer 198.51.100.1 .5, VIPs .101 .102 .103
+///                      ├ edge-c1 ext 198.51.100.11 .21 .31 │ int 10.10.0.11 ┐
+///                      └ edge-c2 ext 198.51.100.12 .22 .32 │ int 10.10.0.12 ┴ inside-c: inside balancer
+///                                                            10.10.0.5, VIPs .101 .103, Director .50, …
+/// ```
+pub const ARRAY: Site = Site {
+    access: "198.51.100.101",
+    webconf: "198.51.100.102",
+    av: "198.51.100.103",
+    internal: "10.10.0.101",
+    members: &[
+        Member {
+            name: "edge1",
+            id: 0,
+            access: "198.51.100.11",
+            webconf: "198.51.100.21",
+            av: "198.51.100.31",
+            internal: "10.10.0.11",
         },
-        User {
-            name: "bob",
-            password: "bob-secret",
-            tone: 880,
+        Member {
+            name: "edge2",
+            id: 1,
+            access: "198.51.100.12",
+            webconf: "198.51.100.22",
+            av: "198.51.100.32",
+            internal: "10.10.0.12",
         },
     ],
+    ..CONTOSO
 };
+/// The inside balancer's address for the A/V Edge of the array.
+pub const ARRAY_AV_INSIDE: &str = "10.10.0.103";
+/// The address that the array's outside balancer speaks from.
+pub const BALANCER_OUTSIDE: &str = "198.51.100.5";
+/// The address that its inside balancer speaks from.
+pub const BALANCER_INSIDE: &str = "10.10.0.5";
 
 /// Its federation partner.
 pub const FABRIKAM: Site = Site {
@@ -121,6 +191,14 @@ pub const FABRIKAM: Site = Site {
     director: "10.20.0.50",
     internal_dns: "10.20.0.53",
     conference: "10.20.0.60",
+    members: &[Member {
+        name: "edge1",
+        id: 0,
+        access: "203.0.113.10",
+        webconf: "203.0.113.11",
+        av: "203.0.113.12",
+        internal: "10.20.0.10",
+    }],
     users: &[User {
         name: "carol",
         password: "carol-secret",

@@ -83,73 +83,19 @@ impl Topology {
             edge_f: public("edge-f")?,
             inside_f: Netns::create("inside-f", Some(FABRIKAM.internal_dns), work)?,
         };
-        made.internet()?;
-        made.home(&made.home_a, &made.nat_a, &HOME_A)?;
-        made.home(&made.home_b, &made.nat_b, &HOME_B)?;
-        made.attach(&made.stranger, STRANGER)?;
-        made.stranger
-            .addresses("ext", &[&format!("{}/64", ipv6::STRANGER)])?;
-        made.stranger
-            .ip(&format!("-6 route add default via {}", ipv6::ROUTER))?;
-        made.attach(&made.northwind, NORTHWIND)?;
+        internet(&made.internet)?;
+        home(&made.internet, &made.home_a, &made.nat_a, &HOME_A)?;
+        home(&made.internet, &made.home_b, &made.nat_b, &HOME_B)?;
+        stranger(&made.internet, &made.stranger)?;
+        attach(&made.internet, &made.northwind, NORTHWIND)?;
         made.contoso()?;
         made.fabrikam()?;
         Ok(made)
     }
 
-    fn internet(&self) -> Result<()> {
-        let inet = &self.internet;
-        // Without the first two settings the bridge is deaf for the first 30 seconds.
-        inet.ip("link add access type bridge stp_state 0 forward_delay 0")?;
-        inet.ip("link set access up")?;
-        inet.addresses(
-            "access",
-            &[
-                &format!("{INTERNET_ROUTER}/24"),
-                &format!("{INTERNET_DNS}/24"),
-            ],
-        )?;
-        inet.sysctl("net.ipv4.ip_forward=1")?;
-        // Hosts of one segment would be told to talk past the router that counts their packets.
-        inet.sysctl("net.ipv4.conf.all.send_redirects=0")?;
-        inet.sysctl("net.ipv4.conf.access.send_redirects=0")?;
-        inet.addresses("access", &[&format!("{}/64", ipv6::ROUTER)])?;
-        inet.sysctl("net.ipv6.conf.all.forwarding=1")?;
-        inet.ip(&format!("route add 198.51.100.0/24 via {PERIMETER}"))?;
-        inet.ip(&format!(
-            "-6 route add 2001:db8:100::/64 via {}",
-            ipv6::PERIMETER
-        ))?;
-        // A route to contoso's inside that no honest router has: what comes by it must be refused.
-        inet.ip(&format!(
-            "route add {} via {PERIMETER}",
-            CONTOSO.internal_network
-        ))
-    }
-
-    /// Puts a host with one interface `ext` into the Internet's access segment.
-    fn attach(&self, host: &Netns, address: &str) -> Result<()> {
-        let port = format!("to-{}", host.name());
-        host.link("ext", &self.internet, &port)?;
-        self.internet
-            .ip(&format!("link set {port} master access"))?;
-        host.addresses("ext", &[&format!("{address}/24")])?;
-        host.ip(&format!("route add default via {INTERNET_ROUTER}"))
-    }
-
-    fn home(&self, home: &Netns, nat: &Netns, plan: &Home) -> Result<()> {
-        self.attach(nat, plan.public)?;
-        nat.link("in", home, "eth0")?;
-        nat.addresses("in", &[&format!("{}/24", plan.router)])?;
-        home.addresses("eth0", &[&format!("{}/24", plan.host)])?;
-        home.ip(&format!("route add default via {}", plan.router))?;
-        nat.sysctl("net.ipv4.ip_forward=1")?;
-        nat.nft(HOME_NAT)
-    }
-
     fn contoso(&self) -> Result<()> {
         let (edge, perimeter) = (&self.edge_c, &self.perimeter);
-        self.attach(perimeter, PERIMETER)?;
+        attach(&self.internet, perimeter, PERIMETER)?;
         perimeter.addresses("ext", &[&format!("{}/64", ipv6::PERIMETER)])?;
         perimeter.ip(&format!("-6 route add default via {}", ipv6::ROUTER))?;
         perimeter.sysctl("net.ipv6.conf.all.forwarding=1")?;
@@ -181,7 +127,7 @@ impl Topology {
             perimeter.addresses("dmz", &["10.30.0.1/24"])?;
             perimeter.nft(&one_to_one(CONTOSO.av, AV_BEHIND_NAT))?;
         }
-        self.inside(edge, &self.inside_c, &CONTOSO)
+        inside(edge, &self.inside_c, &CONTOSO)
     }
 
     fn fabrikam(&self) -> Result<()> {
@@ -193,24 +139,86 @@ impl Topology {
             .to_vec();
         let external: Vec<_> = external.iter().map(String::as_str).collect();
         edge.addresses("ext", &external)?;
-        self.inside(edge, &self.inside_f, &FABRIKAM)
+        inside(edge, &self.inside_f, &FABRIKAM)
     }
+}
 
-    /// The inside has no default route: nothing in there can reach the Internet.
-    fn inside(&self, edge: &Netns, inside: &Netns, site: &Site) -> Result<()> {
-        edge.link("int", inside, "eth0")?;
-        edge.addresses("int", &[&format!("{}/24", site.internal)])?;
-        let servers = [
-            site.internal_gateway,
-            site.director,
-            site.internal_dns,
-            site.conference,
-        ];
-        for address in servers {
-            inside.addresses("eth0", &[&format!("{address}/24")])?;
-        }
-        Ok(())
+/// Router and name server of the Internet.
+pub(super) fn internet(inet: &Netns) -> Result<()> {
+    // Without the first two settings the bridge is deaf for the first 30 seconds.
+    inet.ip("link add access type bridge stp_state 0 forward_delay 0")?;
+    inet.ip("link set access up")?;
+    inet.addresses(
+        "access",
+        &[
+            &format!("{INTERNET_ROUTER}/24"),
+            &format!("{INTERNET_DNS}/24"),
+        ],
+    )?;
+    inet.sysctl("net.ipv4.ip_forward=1")?;
+    // Hosts of one segment would be told to talk past the router that counts their packets.
+    inet.sysctl("net.ipv4.conf.all.send_redirects=0")?;
+    inet.sysctl("net.ipv4.conf.access.send_redirects=0")?;
+    inet.addresses("access", &[&format!("{}/64", ipv6::ROUTER)])?;
+    inet.sysctl("net.ipv6.conf.all.forwarding=1")?;
+    inet.ip(&format!("route add 198.51.100.0/24 via {PERIMETER}"))?;
+    inet.ip(&format!(
+        "-6 route add 2001:db8:100::/64 via {}",
+        ipv6::PERIMETER
+    ))?;
+    // A route to contoso's inside that no honest router has: what comes by it must be refused.
+    inet.ip(&format!(
+        "route add {} via {PERIMETER}",
+        CONTOSO.internal_network
+    ))
+}
+
+/// Puts a host with one interface `ext` into the Internet's access segment.
+pub(super) fn attach(inet: &Netns, host: &Netns, address: &str) -> Result<()> {
+    let port = format!("to-{}", host.name());
+    host.link("ext", inet, &port)?;
+    inet.ip(&format!("link set {port} master access"))?;
+    host.addresses("ext", &[&format!("{address}/24")])?;
+    host.ip(&format!("route add default via {INTERNET_ROUTER}"))
+}
+
+/// A home behind its NAT.
+pub(super) fn home(inet: &Netns, home: &Netns, nat: &Netns, plan: &Home) -> Result<()> {
+    attach(inet, nat, plan.public)?;
+    nat.link("in", home, "eth0")?;
+    nat.addresses("in", &[&format!("{}/24", plan.router)])?;
+    home.addresses("eth0", &[&format!("{}/24", plan.host)])?;
+    home.ip(&format!("route add default via {}", plan.router))?;
+    nat.sysctl("net.ipv4.ip_forward=1")?;
+    nat.nft(HOME_NAT)
+}
+
+/// Somebody on the Internet, with both families.
+pub(super) fn stranger(inet: &Netns, host: &Netns) -> Result<()> {
+    attach(inet, host, STRANGER)?;
+    host.addresses("ext", &[&format!("{}/64", ipv6::STRANGER)])?;
+    host.ip(&format!("-6 route add default via {}", ipv6::ROUTER))
+}
+
+/// The inside has no default route: nothing in there can reach the Internet.
+fn inside(edge: &Netns, inside: &Netns, site: &Site) -> Result<()> {
+    edge.link("int", inside, "eth0")?;
+    edge.addresses("int", &[&format!("{}/24", site.internal)])?;
+    servers(inside, site)
+}
+
+/// The addresses of the servers inside.
+pub(super) fn servers(inside: &Netns, site: &Site) -> Result<()> {
+    let servers = [
+        site.internal_gateway,
+        site.director,
+        site.internal_dns,
+        site.conference,
+    ];
+    for address in servers {
+        inside.addresses("eth0", &[&format!("{address}/24")])?;
     }
+    Ok(())
 }
 
 /// Linux keeps the source port and filters by address and port.

@@ -169,17 +169,7 @@ impl World {
         friend: &str,
         relay: Option<Relay>,
     ) -> Result<Account> {
-        let known = CONTOSO.user(user).context("no such user in the plan")?;
-        Ok(Account {
-            user: known.name.to_owned(),
-            domain: CONTOSO.domain.to_owned(),
-            password: known.password.to_owned(),
-            proxy: format!("sip:{}:443;transport=tls", CONTOSO.public_name("sip")),
-            friend: friend.to_owned(),
-            tone: known.tone,
-            dns: format!("{INTERNET_DNS}:53"),
-            relay,
-        })
+        remote_account(user, friend, relay)
     }
 
     /// The account of a fabrikam user who sits inside, next to the Director.
@@ -196,6 +186,21 @@ impl World {
             relay: None,
         })
     }
+}
+
+/// The account of a contoso user who is outside, in either world.
+pub(super) fn remote_account(user: &str, friend: &str, relay: Option<Relay>) -> Result<Account> {
+    let known = CONTOSO.user(user).context("no such user in the plan")?;
+    Ok(Account {
+        user: known.name.to_owned(),
+        domain: CONTOSO.domain.to_owned(),
+        password: known.password.to_owned(),
+        proxy: format!("sip:{}:443;transport=tls", CONTOSO.public_name("sip")),
+        friend: friend.to_owned(),
+        tone: known.tone,
+        dns: format!("{INTERNET_DNS}:53"),
+        relay,
+    })
 }
 
 impl Meters {
@@ -361,7 +366,7 @@ fn name_servers(
 }
 
 /// The rendered fragments hold the edge's records; apex records are the zone owner's to write.
-fn zones(fragments: &[(String, String)], server: &str) -> Vec<Zone> {
+pub(super) fn zones(fragments: &[(String, String)], server: &str) -> Vec<Zone> {
     fragments
         .iter()
         .map(|(name, records)| Zone {
@@ -379,7 +384,7 @@ fn apex(zone: &str, server: &str) -> String {
 }
 
 /// Servers inside that are no part of the edge: the Director and the conference server.
-fn add_inside_servers(zones: &mut Vec<Zone>, site: &Site) {
+pub(super) fn add_inside_servers(zones: &mut Vec<Zone>, site: &Site) {
     let records = format!(
         "{}. A {}\n{}. A {}\n",
         site.inside_name("director"),
