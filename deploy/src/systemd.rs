@@ -117,6 +117,7 @@ fn daemon(service: Service, config: &Config, paths: &Paths) -> Unit {
         binds_low_ports: binds_low_ports(service, config),
         descriptors: descriptors(service),
         stop: stop(service),
+        confines_itself: service == Service::Webconf,
     }));
     text.push_str(INSTALL);
     Unit {
@@ -176,6 +177,7 @@ fn agent(paths: &Paths) -> Unit {
         binds_low_ports: false,
         descriptors: descriptors(Service::Webconf),
         stop: AGENT_STOP,
+        confines_itself: false,
     }));
     text.push_str(INSTALL);
     Unit {
@@ -248,6 +250,8 @@ struct Sandbox {
     descriptors: u32,
     /// Seconds for a daemon to end; longer than it drains, or systemd cuts what it waits for.
     stop: u32,
+    /// It has the kernel forbid it more, once its sockets are open.
+    confines_itself: bool,
 }
 
 fn restrictions(sandbox: &Sandbox) -> String {
@@ -255,6 +259,11 @@ fn restrictions(sandbox: &Sandbox) -> String {
         "CAP_NET_BIND_SERVICE"
     } else {
         ""
+    };
+    let confining = if sandbox.confines_itself {
+        format!("SystemCallFilter={}\n", CONFINING_SYSTEM_CALLS.join(" "))
+    } else {
+        String::new()
     };
     format!(
         "Restart=on-failure\n\
@@ -270,6 +279,7 @@ fn restrictions(sandbox: &Sandbox) -> String {
          RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX\n\
          SystemCallFilter={}\n\
          SystemCallFilter=~{}\n\
+         {confining}\
          {COMMON}",
         sandbox.stop,
         sandbox.descriptors,
@@ -283,6 +293,14 @@ pub const ALLOWED_SYSTEM_CALLS: &[&str] = &["@system-service"];
 
 /// Groups of system calls that no daemon needs.
 pub const FORBIDDEN_SYSTEM_CALLS: &[&str] = &["@privileged", "@resources"];
+
+/// What the Web Conferencing Edge needs besides, to give up what it has no more use for.
+pub const CONFINING_SYSTEM_CALLS: &[&str] = &[
+    "landlock_create_ruleset",
+    "landlock_add_rule",
+    "landlock_restrict_self",
+    "seccomp",
+];
 
 /// The names of system calls that a daemon's unit allows.
 ///

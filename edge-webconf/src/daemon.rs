@@ -27,6 +27,7 @@ use ipnet::IpNet;
 use rustls::ServerConfig;
 use tokio::sync::watch;
 
+use crate::confine::{Confined, confine};
 use crate::ewrp::{ALPN_CONTROL, ALPN_DATA};
 use crate::observe::Observer;
 use crate::relay::driver::Driver;
@@ -34,11 +35,12 @@ use crate::relay::shell::{BROKER_CORE, Parts, Shell};
 use crate::relay::{Command, Input, RelayLimits, inside, outside};
 use crate::session::{Broker, Settings, Trust};
 
-/// The Web Conferencing Edge.
+/// The Web Conferencing Edge. `CONFINED`: once its sockets are open the kernel lets the process open no connection, for
+/// ever; a program that does something else besides runs it without.
 #[derive(Debug)]
-pub struct EdgeWebconf;
+pub struct EdgeWebconf<const CONFINED: bool = true>;
 
-impl Service for EdgeWebconf {
+impl<const CONFINED: bool> Service for EdgeWebconf<CONFINED> {
     type Config = Config;
     type Finding = Finding;
 
@@ -100,6 +102,11 @@ impl Service for EdgeWebconf {
                 drained: drained_seen.clone(),
             })
             .collect();
+        if CONFINED {
+            let directories = [&config.admin.directory, &config.state.directory];
+            let own = directories.map(|directory| directory.join(Self::NAME));
+            report(&confine(&own), shared);
+        }
         let cores = Cores::start_with("webconf", seeds, run_core)?;
         let reload = move |config: Config| {
             reload(&config, &tls, &inputs)?;
@@ -113,6 +120,26 @@ impl Service for EdgeWebconf {
             reload: Box::new(reload),
             commands: Commands::default(),
         })
+    }
+}
+
+/// Says what the kernel keeps the daemon from.
+fn report(confined: &Confined, shared: &Shared) {
+    let gauges = shared.metrics.gauges(
+        "confined",
+        "Whether the kernel keeps the daemon from opening connections",
+        ["by"],
+    );
+    let shown = |by: &str, is_there: bool| gauges.with([by]).set(is_there.into());
+    shown("landlock", confined.landlock.is_ok());
+    shown("seccomp", confined.seccomp.is_ok());
+    match &confined.landlock {
+        Ok(extent) => tracing::info!(?extent, "landlock is in force"),
+        Err(error) => tracing::warn!(error, "no landlock"),
+    }
+    match &confined.seccomp {
+        Ok(()) => tracing::info!("seccomp is in force: no socket but of AF_UNIX is made"),
+        Err(error) => tracing::warn!(error, "no seccomp"),
     }
 }
 

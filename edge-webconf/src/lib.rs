@@ -8,15 +8,19 @@
 //! Pure: [`ewrp`] (the protocol on 8057), [`scan`] (the number in what a client sends),
 //! [`preface`] (the line that shows a token instead), [`session`] (who may pass).
 //!
-//! I/O: [`daemon`] (start, reload, end), [`relay`] (the sockets around the broker), [`observe`]
+//! I/O: [`daemon`] (start, reload, end), [`confine`] (what the kernel keeps it from), [`relay`] (the sockets around the broker), [`observe`]
 //! (logs and metrics),
-//! [`agent`] (the agent's own program).
+//! [`agent`] (the agent's own program), [`join`] (the program next to a client outside).
 
 #[cfg(feature = "io")]
 pub mod agent;
 #[cfg(feature = "io")]
+pub mod confine;
+#[cfg(feature = "io")]
 pub mod daemon;
 pub mod ewrp;
+#[cfg(feature = "io")]
+pub mod join;
 #[cfg(feature = "io")]
 pub mod observe;
 pub mod preface;

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         node,
         check,
     } = Cli::parse();
-    run::run::<EdgeWebconf>(&Arguments {
+    run::run::<EdgeWebconf<true>>(&Arguments {
         config,
         node,
         check,

@@ -18,6 +18,7 @@ pub struct Observer {
     refused: Counters<1>,
     agents_refused: Counters<1>,
     sessions_ended: Counters<1>,
+    registrations: Counters<1>,
     admissions: Counters<1>,
     matched: Counters<1>,
     tokens_refused: Counters<1>,
@@ -57,6 +58,10 @@ impl Observer {
             sessions_ended: by_status(
                 "agent_sessions_ended",
                 "Sessions of agents that ended, by why",
+            ),
+            registrations: by_status(
+                "registrations",
+                "Servers, conferences and services that agents asked to register, by the answer",
             ),
             admissions: by_status(
                 "admissions",
@@ -153,6 +158,7 @@ impl Observer {
                 name,
                 status,
             } => {
+                by_status(&self.registrations, *status);
                 tracing::info!(%agent, name, status = status.label(), "registration");
             }
             Event::Admitted {

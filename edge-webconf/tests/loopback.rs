@@ -5,6 +5,8 @@
     reason = "a test fails where something is missing"
 )]
 
+mod bad_input;
+mod joins;
 mod support;
 
 use std::io::{ErrorKind, Read as _, Write as _};

@@ -31,6 +31,10 @@ fn nothing_in_the_daemon_opens_a_connection() {
             agent_dials |= dials.is_some();
             continue;
         }
+        // The program next to a client outside, which no edge host has.
+        if file.starts_with(source.join("join")) || file.ends_with("bin/edge-join.rs") {
+            continue;
+        }
         looked_at += 1;
         assert_eq!(dials, None, "{}", file.display());
     }

@@ -119,6 +119,39 @@ pub fn read(received: &[u8]) -> Result<Step, HeaderError> {
     Ok(Step::Header { len, origin })
 }
 
+/// The header that tells `destination`'s server of a client at `source`, to be sent in front of the first byte.
+///
+/// Where the families differ, both addresses are written as IPv6, the IPv4 one mapped.
+#[must_use]
+pub fn client_header(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
+    let mut header = SIGNATURE.to_vec();
+    header.push(VERSION << 4 | PROXY);
+    let (source_ip, destination_ip) = (source.ip().to_canonical(), destination.ip().to_canonical());
+    let addresses = match (source_ip, destination_ip) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            header.push(TCP_OVER_IPV4);
+            [source.octets(), destination.octets()].concat()
+        }
+        (source, destination) => {
+            header.push(TCP_OVER_IPV6);
+            [mapped(source).octets(), mapped(destination).octets()].concat()
+        }
+    };
+    let len = u16::try_from(addresses.len() + 2 * PORT_LEN).expect("36 at most");
+    header.extend_from_slice(&len.to_be_bytes());
+    header.extend_from_slice(&addresses);
+    header.extend_from_slice(&source.port().to_be_bytes());
+    header.extend_from_slice(&destination.port().to_be_bytes());
+    header
+}
+
+const fn mapped(ip: IpAddr) -> Ipv6Addr {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    }
+}
+
 /// Both addresses, and how many bytes they take.
 fn client(family: u8, body: &[u8]) -> Result<(Origin, usize), HeaderError> {
     let len = addresses_len(family).ok_or(HeaderError::Family(family))?;
@@ -309,6 +342,28 @@ mod tests {
         assert_eq!(read(&v4(&[0x04, 0])), Err(HeaderError::Tlv));
         assert_eq!(read(&v4(&tlv(CRC32C, &[0; 4]))), Err(HeaderError::Checksum));
         assert_eq!(read(&v4(&tlv(CRC32C, &[0; 3]))), Err(HeaderError::Tlv));
+    }
+
+    #[test]
+    fn what_is_written_reads_back() {
+        for (source, destination, seen) in [
+            ("192.0.2.7:5", "10.0.0.1:6000", "192.0.2.7:5"),
+            ("[2001:db8::1]:5", "[fd00::1]:6000", "[2001:db8::1]:5"),
+            ("[2001:db8::1]:5", "10.0.0.1:6000", "[2001:db8::1]:5"),
+            ("192.0.2.7:5", "[fd00::1]:6000", "192.0.2.7:5"),
+        ] {
+            let end = |text: &str| text.parse::<SocketAddr>().expect("an address");
+            let written = client_header(end(source), end(destination));
+            let Ok(Step::Header { len, origin }) = read(&written) else {
+                panic!("{source} to {destination} does not read back");
+            };
+            assert_eq!(len, written.len());
+            let Origin::Client { source, .. } = origin else {
+                panic!("no client");
+            };
+            let canonical = SocketAddr::new(source.ip().to_canonical(), source.port());
+            assert_eq!(canonical, end(seen));
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What a conference server asks: `POST /admit` and `POST /revoke` on a unix socket.
+//! What a conference server asks: `POST /admit`, `/token` and `/revoke` on a unix socket, or on a TCP port with a
+//! bearer token. A request with an Origin header comes from a web page in somebody's browser, and is refused.
 //!
 //! ```text
 //!   {"registration": "mcu1.contoso.internal", "ttl": "60 s", "uses": 1}        all of it optional
@@ -8,23 +9,33 @@
 //! The answer lists the edges that have acknowledged the number, and no other: a client that is
 //! offered one of them gets in. `registration` names a server of the file; `conference` is the same
 //! under the word that conference servers use; without either the first server is meant. The
-//! number is text, because it has more digits than a number of JSON keeps everywhere.
+//! number is text, because it has more digits than a number of JSON keeps everywhere. A server that asks the next agent
+//! when one is lost gives the `number` that its client was told.
+//!
+//! ```text
+//!   {"registration": "ssh.mcu1.contoso.internal", "ttl": "5 min", "source": "203.0.113.0/24"}     POST /token
+//!   ─► {"token": "v1.0a1b2c3d.…", "number": "…", "edges": […]}         for `edge-join`; `number` is for /revoke
+//! ```
 
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::constant_time;
 use edge_common::config::units;
+use edge_common::join_token::JoinToken;
 use edge_common::random::{Random as _, SystemRandom};
 use edge_common::run::now;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::config::AgentConfig;
@@ -55,13 +66,59 @@ pub async fn serve(agent: Rc<Agent>, listener: UnixListener) {
     }
 }
 
+/// The same on a TCP port, for those who bear the token.
+pub async fn serve_tcp(agent: Rc<Agent>, listener: TcpListener) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let agent = Rc::clone(&agent);
+                agent.core.clone().spawn(async move {
+                    converse(agent, stream, Asks::ByTcp).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::error!(%error, "the admission port");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+/// What a request has to prove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asks {
+    /// The kernel has said who it is.
+    BySocket,
+    /// It bears the token.
+    ByTcp,
+}
+
 async fn connection(agent: Rc<Agent>, stream: UnixStream) {
+    let refused = |why: &str| agent.counters.admissions.with([why]).inc();
     match stream.peer_cred() {
         Ok(peer) if may_ask(&agent.config, peer.uid()) => {}
-        Ok(peer) => return tracing::warn!(uid = peer.uid(), "this user may not admit"),
-        Err(error) => return tracing::warn!(%error, "who asks is not known"),
+        Ok(peer) => {
+            refused("user");
+            return tracing::warn!(uid = peer.uid(), "this user may not admit");
+        }
+        Err(error) => {
+            refused("user");
+            return tracing::warn!(%error, "who asks is not known");
+        }
     }
-    let service = service_fn(|request| answer(Rc::clone(&agent), request));
+    converse(agent, stream, Asks::BySocket).await;
+}
+
+async fn converse<S>(agent: Rc<Agent>, stream: S, asks: Asks)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let service = service_fn(|request| answer(Rc::clone(&agent), asks, request));
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
@@ -89,9 +146,13 @@ impl Refused {
 
 async fn answer(
     agent: Rc<Agent>,
+    asks: Asks,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let answered = route(&agent, request).await;
+    let answered = match may_come(asks, agent.secrets.bearer.as_deref(), request.headers()) {
+        Ok(()) => route(&agent, request).await,
+        Err(refused) => Err(refused),
+    };
     let (status, body) = match answered {
         Ok(body) => (StatusCode::OK, body),
         Err(Refused(status, error)) => (status, json(&Failure { error })),
@@ -99,18 +160,39 @@ async fn answer(
     agent.counters.admissions.with([status.as_str()]).inc();
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    let json = hyper::header::HeaderValue::from_static("application/json");
-    response
-        .headers_mut()
-        .insert(hyper::header::CONTENT_TYPE, json);
+    let json = header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
     Ok(response)
+}
+
+/// A browser adds Origin to what a page posts, whatever the page; a bearer token is nothing that it adds by itself.
+fn may_come(asks: Asks, bearer: Option<&Vec<u8>>, headers: &HeaderMap) -> Result<(), Refused> {
+    if headers.contains_key(header::ORIGIN) {
+        let text = "not for web pages".to_owned();
+        return Err(Refused(StatusCode::FORBIDDEN, text));
+    }
+    let shown = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    let is_good = match asks {
+        Asks::BySocket => true,
+        Asks::ByTcp => shown.zip(bearer).is_some_and(|(shown, bearer)| {
+            constant_time::verify_slices_are_equal(shown, bearer).is_ok()
+        }),
+    };
+    if is_good {
+        Ok(())
+    } else {
+        let text = "a bearer token is needed".to_owned();
+        Err(Refused(StatusCode::UNAUTHORIZED, text))
+    }
 }
 
 async fn route(agent: &Agent, request: Request<Incoming>) -> Result<String, Refused> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
-    if path != "/admit" && path != "/revoke" {
-        let text = "there is /admit and /revoke".to_owned();
+    if !["/admit", "/token", "/revoke"].contains(&path) {
+        let text = "there is /admit, /token and /revoke".to_owned();
         return Err(Refused(StatusCode::NOT_FOUND, text));
     }
     if parts.method != Method::POST {
@@ -123,10 +205,10 @@ async fn route(agent: &Agent, request: Request<Incoming>) -> Result<String, Refu
         Ok(Err(error)) => return Err(Refused::bad(error.to_string())),
         Err(_) => return Err(Refused::bad("the body does not come")),
     };
-    if path == "/admit" {
-        admit(agent, read(&body)?).await
-    } else {
-        revoke(agent, &read(&body)?)
+    match path {
+        "/admit" => admit(agent, read(&body)?).await,
+        "/token" => token(agent, &read(&body)?),
+        _ => revoke(agent, &read(&body)?),
     }
 }
 
@@ -137,6 +219,10 @@ struct AdmitRequest {
     registration: Option<String>,
     ttl: Option<Ttl>,
     uses: Option<u16>,
+    /// For /admit: the number that another agent has drawn.
+    number: Option<String>,
+    /// For /token: where its clients come from.
+    source: Option<IpNet>,
 }
 
 /// `"60 s"`, or seconds.
@@ -157,6 +243,13 @@ struct RevokeRequest {
 
 #[derive(Debug, Serialize)]
 struct Admitted<'a> {
+    number: String,
+    edges: Vec<Offered<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Minted<'a> {
+    token: String,
     number: String,
     edges: Vec<Offered<'a>>,
 }
@@ -190,28 +283,84 @@ async fn admit(agent: &Agent, request: AdmitRequest) -> Result<String, Refused> 
         reg_id,
         number: Number(0),
         ttl_ms: ttl_ms(request.ttl.as_ref())?,
-        uses: match request.uses {
-            Some(0) => return Err(Refused::bad("uses is 0")),
-            uses => uses.unwrap_or(1),
-        },
+        uses: uses(&request)?,
     };
-    let admit = enter(agent, admit)?;
+    if request.source.is_some() {
+        return Err(Refused::bad("source is for tokens"));
+    }
+    let admit = match &request.number {
+        Some(number) => enter_given(agent, admit, number)?,
+        None => enter(agent, admit)?,
+    };
     let edges = ask_edges(agent, &admit).await;
     if edges.is_empty() {
         agent.ledger.borrow_mut().forget(admit.number);
         let text = "no edge has acknowledged the number".to_owned();
         return Err(Refused(StatusCode::SERVICE_UNAVAILABLE, text));
     }
-    let edges = edges.iter().map(|&index| {
-        let clients = &agent.edges[index].config.clients;
-        Offered {
-            fqdn: clients.host.as_str(),
-            port: clients.port,
-        }
-    });
     Ok(json(&Admitted {
         number: admit.number.0.to_string(),
-        edges: edges.collect(),
+        edges: offered(agent, &edges),
+    }))
+}
+
+fn uses(request: &AdmitRequest) -> Result<u16, Refused> {
+    match request.uses {
+        Some(0) => Err(Refused::bad("uses is 0")),
+        uses => Ok(uses.unwrap_or(1)),
+    }
+}
+
+fn offered<'a>(agent: &'a Agent, edges: &[usize]) -> Vec<Offered<'a>> {
+    let clients = edges
+        .iter()
+        .map(|&index| &agent.edges[index].config.clients);
+    clients
+        .map(|clients| Offered {
+            fqdn: clients.host.as_str(),
+            port: clients.port,
+        })
+        .collect()
+}
+
+/// Signs a token. No edge has to be asked: it is good at each that has the public key and this registration.
+fn token(agent: &Agent, request: &AdmitRequest) -> Result<String, Refused> {
+    let Some(key) = &agent.secrets.token_key else {
+        let text = "agent.toml has no token_key".to_owned();
+        return Err(Refused(StatusCode::NOT_FOUND, text));
+    };
+    if request.number.is_some() {
+        return Err(Refused::bad("a token has no number of one's own"));
+    }
+    let reg_id = registration(&agent.config, request)?;
+    let (uses, ttl_ms) = (uses(request)?, ttl_ms(request.ttl.as_ref())?);
+    let edges: Vec<usize> = (0..agent.edges.len())
+        .filter(|&index| agent.edges[index].serves(reg_id))
+        .collect();
+    if edges.is_empty() {
+        let text = "no edge serves the registration".to_owned();
+        return Err(Refused(StatusCode::SERVICE_UNAVAILABLE, text));
+    }
+    let name = agent
+        .config
+        .server(reg_id)
+        .map_or("", |server| &server.name);
+    let now = now();
+    let expires = now.unix + Duration::from_millis(ttl_ms.into());
+    let token = JoinToken::new(name, expires, uses, request.source, &mut SystemRandom);
+    let admit = Admit {
+        reg_id,
+        number: Number(token.number()),
+        ttl_ms,
+        uses,
+    };
+    if !agent.ledger.borrow_mut().enter(now.mono, &admit) {
+        return Err(too_many());
+    }
+    Ok(json(&Minted {
+        token: token.signed_with(key),
+        number: admit.number.0.to_string(),
+        edges: offered(agent, &edges),
     }))
 }
 
@@ -262,8 +411,27 @@ fn enter(agent: &Agent, admit: Admit) -> Result<Admit, Refused> {
             return Ok(admit);
         }
     }
+    Err(too_many())
+}
+
+/// A number that the server has from somebody else: this agent serves it only if nobody has it here.
+fn enter_given(agent: &Agent, admit: Admit, number: &str) -> Result<Admit, Refused> {
+    let number = number.parse().map(Number).ok();
+    let Some(number) = number.filter(|number| number.is_admissible()) else {
+        return Err(Refused::bad("number has 19 digits and 63 bits"));
+    };
+    let admit = Admit { number, ..admit };
+    if agent.ledger.borrow_mut().enter(now().mono, &admit) {
+        Ok(admit)
+    } else {
+        let text = "the number is taken, or too many are admitted".to_owned();
+        Err(Refused(StatusCode::CONFLICT, text))
+    }
+}
+
+fn too_many() -> Refused {
     let text = "too many numbers are admitted".to_owned();
-    Err(Refused(StatusCode::SERVICE_UNAVAILABLE, text))
+    Refused(StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
 /// The edges that have acknowledged the number, in the order of the file.
@@ -356,6 +524,39 @@ servers = [{ name = "mcu1.test", target = "127.0.0.1:1" }, { name = "abcd1234", 
         assert_eq!(request(conference), Ok((2, 60_000)));
         let server = r#"{"registration":"mcu1.test"}"#;
         assert_eq!(request(server), Ok((1, 60_000)));
+    }
+
+    #[test]
+    fn web_pages_and_strangers_are_refused() {
+        let bearer = b"0123456789abcdef0123456789abcdef".to_vec();
+        let come = |asks, name: &'static str, value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value.parse().expect("a header"));
+            may_come(asks, Some(&bearer), &headers).map_err(|refused| refused.0.as_u16())
+        };
+        let good = "Bearer 0123456789abcdef0123456789abcdef";
+        for (asks, name, value, result) in [
+            (Asks::BySocket, "host", "agent", Ok(())),
+            (Asks::BySocket, "origin", "https://evil.test", Err(403)),
+            (Asks::BySocket, "origin", "null", Err(403)),
+            (Asks::ByTcp, "authorization", good, Ok(())),
+            (Asks::ByTcp, "host", "agent", Err(401)),
+            (Asks::ByTcp, "authorization", "Bearer ", Err(401)),
+            (
+                Asks::ByTcp,
+                "authorization",
+                &good[..good.len() - 1],
+                Err(401),
+            ),
+            (Asks::ByTcp, "authorization", "Basic Zm9vOmJhcg==", Err(401)),
+        ] {
+            assert_eq!(come(asks, name, value), result, "{asks:?} {name}: {value}");
+        }
+        let mut both = HeaderMap::new();
+        both.insert("authorization", good.parse().expect("a header"));
+        both.insert("origin", "https://evil.test".parse().expect("a header"));
+        assert!(may_come(Asks::ByTcp, Some(&bearer), &both).is_err());
+        assert!(may_come(Asks::ByTcp, None, &HeaderMap::new()).is_err());
     }
 
     #[test]

@@ -11,6 +11,10 @@
 //!   { fqdn = "edge1.contoso.internal", port = 8057, clients = "webconf.contoso.com:443" },
 //! ]
 //! servers = [{ name = "mcu1.contoso.internal", target = "127.0.0.1:6000" }]
+//! token_key = "join.key"                     # Ed25519; `POST /token` signs with it; default: none
+//! http = { listen = "10.10.0.20:9565", token = "admit.token" }   # the same API over TCP; default: none
+//! revocation = "soft"                        # off | soft | hard, by the lists in crls; default: off
+//! crls = ["inside.crl"]
 //!
 //! [limits]
 //! connections = 20000
@@ -23,7 +27,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use edge_common::config::{CertificateFiles, LogFormat, LogLevel, units};
+use edge_common::config::{CertificateFiles, LogFormat, LogLevel, Revocation, units};
 use edge_common::host_name::{HostName, HostPort};
 use serde::Deserialize;
 use toml::Spanned;
@@ -41,6 +45,14 @@ pub struct AgentConfig {
     pub certificate: CertificateFiles,
     /// Who issued the certificates of the edges.
     pub ca: PathBuf,
+    /// How the edges' certificates are looked up in `crls`.
+    pub revocation: Revocation,
+    /// Revocation lists of that CA.
+    pub crls: Vec<PathBuf>,
+    /// Signs tokens for clients whose protocol carries no number.
+    pub token_key: Option<PathBuf>,
+    /// The API over TCP too.
+    pub http: Option<Http>,
     /// Where `POST /admit` is answered.
     pub socket: PathBuf,
     /// Who may ask, beside root and the user that the agent runs as.
@@ -55,6 +67,16 @@ pub struct AgentConfig {
     pub limits: AgentLimits,
     /// What is told, and how.
     pub log: AgentLog,
+}
+
+/// The API over TCP, for a conference server on another host.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Where.
+    pub listen: SocketAddr,
+    /// The file with the bearer token; only its owner and group may read it.
+    pub token: PathBuf,
 }
 
 /// One edge host.
@@ -79,6 +101,25 @@ pub struct Server {
     pub kind: RegistrationKind,
     /// Where it listens. Fixed here: nothing from outside decides where the agent connects to.
     pub target: Target,
+    /// What the server shows in a TLS handshake, if it is reached by TLS.
+    pub tls: Option<TargetTls>,
+    /// Whether it is told the client's address in a PROXY v2 header.
+    pub proxy: bool,
+    /// Share of the clients with a token among the agents that register this name; 0: only when there is no other.
+    pub weight: u16,
+    /// Clients at once; 0: no limit but the agent's.
+    pub connections: u32,
+    /// How often a token that this agent did not sign lets a client in; 0: never.
+    pub token_uses: u16,
+}
+
+/// TLS with a server inside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetTls {
+    /// Who issued its certificate.
+    pub ca: PathBuf,
+    /// The name in it.
+    pub name: HostName,
 }
 
 /// A host and a port inside.
@@ -224,6 +265,12 @@ struct Typed {
     instance: String,
     certificate: CertificateFiles,
     ca: PathBuf,
+    #[serde(default = "unchecked")]
+    revocation: Revocation,
+    #[serde(default)]
+    crls: Vec<PathBuf>,
+    token_key: Option<PathBuf>,
+    http: Option<Http>,
     socket: PathBuf,
     #[serde(default)]
     admit_users: Vec<u32>,
@@ -246,6 +293,14 @@ struct TypedEdge {
     clients: Option<HostPort>,
 }
 
+const fn unchecked() -> Revocation {
+    Revocation::Off
+}
+
+const fn usual_weight() -> u16 {
+    100
+}
+
 const fn agent_port() -> u16 {
     8057
 }
@@ -257,6 +312,22 @@ struct TypedServer {
     #[serde(default)]
     kind: TypedKind,
     target: Spanned<String>,
+    tls: Option<TypedTls>,
+    #[serde(default)]
+    proxy: bool,
+    #[serde(default = "usual_weight")]
+    weight: u16,
+    #[serde(default)]
+    connections: u32,
+    #[serde(default)]
+    token_uses: u16,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypedTls {
+    ca: PathBuf,
+    name: Option<HostName>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -298,7 +369,8 @@ impl Typed {
         let mut servers: Vec<Server> = Vec::new();
         for server in self.servers.into_inner() {
             let at = server.span().start;
-            let Some(server) = server.into_inner().meaning(checker, at, &self.fqdn) else {
+            let server = server.into_inner();
+            let Some(server) = server.meaning(checker, at, &self.fqdn, directory) else {
                 continue;
             };
             if servers.iter().any(|other| other.name == server.name) {
@@ -314,6 +386,13 @@ impl Typed {
                 key: directory.join(self.certificate.key),
             },
             ca: directory.join(self.ca),
+            revocation: self.revocation,
+            crls: self.crls.iter().map(|path| directory.join(path)).collect(),
+            token_key: self.token_key.map(|path| directory.join(path)),
+            http: self.http.map(|http| Http {
+                token: directory.join(http.token),
+                ..http
+            }),
             socket: directory.join(self.socket),
             admit_users: self.admit_users,
             health: self.health,
@@ -350,7 +429,13 @@ impl TypedEdge {
 }
 
 impl TypedServer {
-    fn meaning(self, checker: &mut Checker<'_>, at: usize, agent: &HostName) -> Option<Server> {
+    fn meaning(
+        self,
+        checker: &mut Checker<'_>,
+        at: usize,
+        agent: &HostName,
+        directory: &Path,
+    ) -> Option<Server> {
         let kind = match self.kind {
             TypedKind::Server => RegistrationKind::Server,
             TypedKind::Conference => RegistrationKind::Conference,
@@ -373,15 +458,35 @@ impl TypedServer {
             .or_else(|_| target.parse().map(Target::Name));
         match parsed {
             Ok(target) => Some(Server {
+                tls: self.tls.and_then(|tls| {
+                    let name = tls.name.or_else(|| host_of(&target));
+                    if name.is_none() {
+                        let message = "tls needs a name where the target is an address";
+                        checker.fault(target_at, message);
+                    }
+                    let ca = directory.join(tls.ca);
+                    name.map(|name| TargetTls { ca, name })
+                }),
                 name: self.name.into(),
                 kind,
                 target,
+                proxy: self.proxy,
+                weight: self.weight,
+                connections: self.connections,
+                token_uses: self.token_uses,
             }),
             Err(error) => {
                 checker.fault(target_at, format!("{target:?} is no host:port: {error}"));
                 None
             }
         }
+    }
+}
+
+fn host_of(target: &Target) -> Option<HostName> {
+    match target {
+        Target::Address(_) => None,
+        Target::Name(at) => Some(at.host.clone()),
     }
 }
 
@@ -497,6 +602,13 @@ servers = [{ name = "mcu1.contoso.test", target = "127.0.0.1:6000" }]
                 "no conference id",
             ),
             ("fqdn = \"mcu1", "fqdn = mcu1", 1, 8, ""),
+            (
+                "target =",
+                "tls = { ca = \"ca.pem\" }, target =",
+                6,
+                76,
+                "tls needs a name",
+            ),
         ] {
             let text = GOOD.replace(good, wrong);
             assert_ne!(text, GOOD, "{good} is not in the file");

@@ -1,12 +1,15 @@
 //! One data connection: dialled, parked, and then one client's way to its server.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
+use edge_common::net::dial::DialTls;
 use edge_common::net::stream::Stream;
+use edge_common::net::{handshake, proxy_protocol};
 use edge_common::run::now;
 use tokio::sync::watch;
 
-use super::config::Target;
+use super::config::{Server, Target};
 use super::edge::{self, EdgeState};
 use super::process::Agent;
 use crate::ewrp::Status;
@@ -101,24 +104,35 @@ async fn serve(agent: &Agent, stream: &Stream, open: &Open, len: usize) {
 
 /// Counts the use of the number first: whatever comes of it, it is used.
 async fn reach(agent: &Agent, open: &Open) -> Result<Stream, Status> {
+    let (server, tls) = target(agent, open.reg_id).ok_or(Status::NameDenied)?;
+    let (now, token_uses) = (now().mono, server.token_uses);
     let counted = agent
         .ledger
         .borrow_mut()
-        .open(now().mono, open.number, open.reg_id);
+        .open(now, open.number, open.reg_id, token_uses);
     if counted != Status::Ok {
         return Err(counted);
     }
     if agent.relays.get() > agent.config.limits.connections {
         return Err(Status::Limit);
     }
-    let server = agent.config.server(open.reg_id).ok_or(Status::NameDenied)?;
     let dialled = async {
         let addresses = match &server.target {
             Target::Address(address) => vec![*address],
             Target::Name(at) => edge::look_up(at.host.as_str(), at.port).await?,
         };
         let options = agent.relay_limits().stream_options();
-        edge::dial_any(agent, &addresses, None, options).await
+        let stream = edge::dial_any(agent, &addresses, None, options).await?;
+        if server.proxy {
+            let header = proxy_protocol::client_header(open.client, stream.remote());
+            stream.queue(&header).map_err(|error| error.to_string())?;
+        }
+        if let Some(DialTls { config, name }) = tls {
+            let (config, name) = (Arc::clone(config), name.clone());
+            let done = handshake::client(&stream, config, name, agent.config.limits.dial_timeout);
+            done.await.map_err(|error| format!("TLS: {error}"))?;
+        }
+        Ok::<_, String>(stream)
     };
     let within = agent.config.limits.dial_timeout;
     match tokio::time::timeout(within, dialled).await {
@@ -132,6 +146,13 @@ async fn reach(agent: &Agent, open: &Open) -> Result<Stream, Status> {
             Err(Status::UpstreamRefused)
         }
     }
+}
+
+/// What the file says about a registration, and how TLS is spoken there, if it is.
+fn target(agent: &Agent, reg_id: u32) -> Option<(&Server, Option<&DialTls>)> {
+    let server = agent.config.server(reg_id)?;
+    let index = usize::try_from(reg_id).ok()?.checked_sub(1)?;
+    Some((server, agent.tls.targets.get(index)?.as_ref()))
 }
 
 fn answer(agent: &Agent, stream: &Stream, open: &Open, status: Status) -> bool {

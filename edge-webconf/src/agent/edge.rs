@@ -67,6 +67,13 @@ impl EdgeState {
         .unwrap_or(false)
     }
 
+    /// Whether the edge takes clients for this registration now.
+    #[must_use]
+    pub fn serves(&self, reg_id: u32) -> bool {
+        let link = self.link.borrow();
+        link.as_ref().is_some_and(|link| link.admits(reg_id))
+    }
+
     /// Tells the edge that a number is void.
     pub fn revoke(&self, number: Number, cut: bool) {
         self.with(|link| link.revoke(number, cut));

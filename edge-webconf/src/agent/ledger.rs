@@ -7,6 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use edge_common::config::webconf::TOKEN_LIFETIME_MAX;
+use edge_common::join_token::SKEW;
+
 use crate::ewrp::control::{Admit, TTL_MS_MAX};
 use crate::ewrp::{Number, Status};
 
@@ -63,8 +66,12 @@ impl Ledger {
     }
 
     /// A client came with this number: takes one use of it. A little time is given beyond the end,
-    /// because the edge has let it through before.
-    pub fn open(&mut self, now: Instant, number: Number, reg_id: u32) -> Status {
+    /// because the edge has let it through before. What stands for a token that somebody else has signed counts
+    /// `token_uses` times.
+    pub fn open(&mut self, now: Instant, number: Number, reg_id: u32, token_uses: u16) -> Status {
+        if token_uses > 0 && number.is_of_token() && !self.entries.contains_key(&number) {
+            return self.enter_token(now, number, reg_id, token_uses);
+        }
         match self.entries.get_mut(&number) {
             None => Status::TokenUnknown,
             Some(entry) if entry.reg_id != reg_id => Status::TokenUnknown,
@@ -79,12 +86,30 @@ impl Ledger {
         }
     }
 
+    /// Remembers the first use of a token for as long as an edge may take it.
+    fn enter_token(&mut self, now: Instant, number: Number, reg_id: u32, uses: u16) -> Status {
+        self.expire(now);
+        if self.entries.len() >= self.capacity {
+            return Status::Limit;
+        }
+        let expires = now + TOKEN_LIFETIME_MAX + SKEW;
+        self.by_expiry.insert((expires, number));
+        let entry = Entry {
+            reg_id,
+            uses_left: uses.saturating_sub(1),
+            expires,
+        };
+        self.entries.insert(number, entry);
+        Status::Ok
+    }
+
     /// What an edge that has forgotten everything has to be told again.
     pub fn still_open(&self, now: Instant) -> impl Iterator<Item = Admit> + '_ {
         self.entries.iter().filter_map(move |(&number, entry)| {
             let left = entry.expires.checked_duration_since(now)?;
             let ttl_ms = u32::try_from(left.as_millis()).ok()?.min(TTL_MS_MAX);
-            (ttl_ms > 0 && entry.uses_left > 0).then_some(Admit {
+            let open = ttl_ms > 0 && entry.uses_left > 0 && !number.is_of_token();
+            open.then_some(Admit {
                 reg_id: entry.reg_id,
                 number,
                 ttl_ms,
@@ -141,11 +166,14 @@ mod tests {
         assert!(ledger.enter(start, &admit(1, 2)));
         assert!(!ledger.enter(start, &admit(1, 2)));
         let number = Number(LEAST + 1);
-        assert_eq!(ledger.open(start, number, 2), Status::TokenUnknown);
-        assert_eq!(ledger.open(start, number, 1), Status::Ok);
-        assert_eq!(ledger.open(start, number, 1), Status::Ok);
-        assert_eq!(ledger.open(start, number, 1), Status::TokenUsed);
-        assert_eq!(ledger.open(start, Number(LEAST), 1), Status::TokenUnknown);
+        assert_eq!(ledger.open(start, number, 2, 0), Status::TokenUnknown);
+        assert_eq!(ledger.open(start, number, 1, 0), Status::Ok);
+        assert_eq!(ledger.open(start, number, 1, 0), Status::Ok);
+        assert_eq!(ledger.open(start, number, 1, 0), Status::TokenUsed);
+        assert_eq!(
+            ledger.open(start, Number(LEAST), 1, 0),
+            Status::TokenUnknown
+        );
     }
 
     #[test]
@@ -154,11 +182,11 @@ mod tests {
         assert!(ledger.enter(start, &admit(1, 9)));
         let end = start + Duration::from_secs(60);
         let number = Number(LEAST + 1);
-        assert_eq!(ledger.open(end, number, 1), Status::Ok);
-        assert_eq!(ledger.open(end + GRACE, number, 1), Status::TokenExpired);
+        assert_eq!(ledger.open(end, number, 1, 0), Status::Ok);
+        assert_eq!(ledger.open(end + GRACE, number, 1, 0), Status::TokenExpired);
         ledger.expire(end + GRACE);
         assert!(ledger.is_empty());
-        assert_eq!(ledger.open(end, number, 1), Status::TokenUnknown);
+        assert_eq!(ledger.open(end, number, 1, 0), Status::TokenUnknown);
     }
 
     #[test]
@@ -167,8 +195,8 @@ mod tests {
         for (number, uses) in [(1, 1), (2, 3), (3, 1)] {
             assert!(ledger.enter(start, &admit(number, uses)));
         }
-        assert_eq!(ledger.open(start, Number(LEAST + 1), 1), Status::Ok);
-        assert_eq!(ledger.open(start, Number(LEAST + 2), 1), Status::Ok);
+        assert_eq!(ledger.open(start, Number(LEAST + 1), 1, 0), Status::Ok);
+        assert_eq!(ledger.open(start, Number(LEAST + 2), 1, 0), Status::Ok);
         ledger.forget(Number(LEAST + 3));
         let later = start + Duration::from_secs(20);
         let left: Vec<Admit> = ledger.still_open(later).collect();
@@ -181,6 +209,24 @@ mod tests {
             ledger.still_open(start + Duration::from_secs(60)).count(),
             0
         );
+    }
+
+    #[test]
+    fn a_token_of_somebody_else_counts_as_often_as_the_file_says() {
+        let (start, mut ledger) = (Instant::now(), Ledger::new(2));
+        let token = Number(1 << 63 | 7);
+        assert_eq!(ledger.open(start, token, 1, 0), Status::TokenUnknown);
+        assert_eq!(ledger.open(start, token, 1, 2), Status::Ok);
+        assert_eq!(ledger.open(start, token, 2, 2), Status::TokenUnknown);
+        let late = start + TOKEN_LIFETIME_MAX;
+        assert_eq!(ledger.open(late, token, 1, 2), Status::Ok);
+        assert_eq!(ledger.open(late, token, 1, 2), Status::TokenUsed);
+        // An edge is not told of it, and a number is not taken for a token.
+        assert_eq!(ledger.still_open(start).count(), 0);
+        let number = Number(LEAST);
+        assert_eq!(ledger.open(start, number, 1, 9), Status::TokenUnknown);
+        assert_eq!(ledger.open(start, Number(1 << 63), 1, 1), Status::Ok);
+        assert_eq!(ledger.open(start, Number(1 << 63 | 8), 1, 1), Status::Limit);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +11,23 @@ use anyhow::Context as _;
 use aws_lc_rs::digest;
 use edge_common::cert::role::{Role, Wanted};
 use edge_common::cert::tls::{self, CrlStore, PeerPolicy, PeerVerifier, Store, TrustStore};
-use edge_common::config::{ClientEku, Revocation};
+use edge_common::config::ClientEku;
+use edge_common::host_name::HostName;
+use edge_common::join_token::SigningKey;
 use edge_common::net::core_runtime::CoreContext;
+use edge_common::net::dial::DialTls;
 use edge_common::observe::http::Condition;
 use edge_common::observe::metrics::{Counter, Counters, Gauge, Metrics};
+use edge_common::private_file;
 use edge_common::run::now;
 use rustls::ClientConfig;
-use tokio::net::UnixListener;
+use rustls::pki_types::ServerName;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
+use zeroize::Zeroizing;
 
 use super::api;
-use super::config::AgentConfig;
+use super::config::{AgentConfig, TargetTls};
 use super::edge::{self, EdgeState};
 use super::ledger::{Ledger, NUMBERS_MAX};
 use crate::ewrp::control::{Hello, Register};
@@ -34,8 +41,10 @@ pub struct Agent {
     pub core: CoreContext,
     /// The checked file.
     pub config: AgentConfig,
-    /// TLS of the connections to the edges.
+    /// TLS of the connections to the edges and to servers.
     pub tls: AgentTls,
+    /// What else is secret.
+    pub secrets: AgentSecrets,
     /// What was admitted.
     pub ledger: RefCell<Ledger>,
     /// The edges, in the order of the file.
@@ -59,7 +68,46 @@ pub struct Answer {
     pub status: Status,
 }
 
-/// TLS of the connections to the edges: they differ in ALPN only.
+/// What the agent reads from files of its own.
+#[derive(Debug, Default)]
+pub struct AgentSecrets {
+    /// Signs tokens.
+    pub token_key: Option<SigningKey>,
+    /// What a request over TCP has to bear.
+    pub bearer: Option<Zeroizing<Vec<u8>>>,
+}
+
+impl AgentSecrets {
+    /// Reads what the file names.
+    pub fn load(config: &AgentConfig) -> anyhow::Result<Self> {
+        let read = |path: &Path| {
+            let what = || path.display().to_string();
+            private_file::read(path, SECRET_LEN_MAX).with_context(what)
+        };
+        let token_key = match &config.token_key {
+            Some(path) => {
+                let key = SigningKey::from_pem(&read(path)?);
+                Some(key.with_context(|| path.display().to_string())?)
+            }
+            None => None,
+        };
+        let bearer = match &config.http {
+            Some(http) => {
+                let bearer = Zeroizing::new(read(&http.token)?.trim_ascii().to_vec());
+                let (path, len) = (http.token.display(), bearer.len());
+                anyhow::ensure!(
+                    len >= BEARER_LEN_MIN,
+                    "{path}: {len} characters; a bearer token has at least {BEARER_LEN_MIN}"
+                );
+                Some(bearer)
+            }
+            None => None,
+        };
+        Ok(Self { token_key, bearer })
+    }
+}
+
+/// TLS of the connections to the edges, which differ in ALPN only, and to servers.
 #[derive(Clone, Debug)]
 pub struct AgentTls {
     certificates: Arc<Store>,
@@ -67,6 +115,10 @@ pub struct AgentTls {
     pub control: Arc<ClientConfig>,
     /// For data connections.
     pub data: Arc<ClientConfig>,
+    /// For the servers that are reached by TLS, in the order of the file.
+    pub targets: Vec<Option<DialTls>>,
+    crls: Arc<CrlStore>,
+    crl_files: Vec<PathBuf>,
 }
 
 impl AgentTls {
@@ -78,27 +130,46 @@ impl AgentTls {
         for problem in problems {
             tracing::warn!(%problem, "the agent's certificate");
         }
-        let verifier = PeerVerifier::new(
-            TrustStore::from_pem_file(&config.ca)?,
-            PeerPolicy {
+        let crls = CrlStore::load(&config.crls)?;
+        let verifier = |ca: &Path| -> anyhow::Result<Arc<PeerVerifier>> {
+            let policy = PeerPolicy {
                 client_eku: ClientEku::ClientOrServer,
-                revocation: Revocation::Off,
-            },
-            CrlStore::empty(),
-        );
-        let dialer = |alpn| tls::dialer(Arc::clone(&certificates), Arc::clone(&verifier), &[alpn]);
+                revocation: config.revocation,
+            };
+            let trust = TrustStore::from_pem_file(ca)?;
+            Ok(PeerVerifier::new(trust, policy, Arc::clone(&crls)))
+        };
+        let edges = verifier(&config.ca)?;
+        let dialer = |alpn| tls::dialer(Arc::clone(&certificates), Arc::clone(&edges), &[alpn]);
+        let target = |tls: &TargetTls| -> anyhow::Result<DialTls> {
+            Ok(DialTls {
+                config: tls::anonymous_dialer(verifier(&tls.ca)?, &[]),
+                name: server_name(&tls.name)?,
+            })
+        };
+        let targets = config.servers.iter();
         Ok(Self {
             control: dialer(ALPN_CONTROL),
             data: dialer(ALPN_DATA),
+            targets: targets
+                .map(|server| server.tls.as_ref().map(target).transpose())
+                .collect::<Result<_, _>>()?,
             certificates,
+            crl_files: config.crls.clone(),
+            crls,
         })
     }
 
-    /// Reads the certificate again; connections that are there stay.
+    /// Reads the certificate and the revocation lists again; connections that are there stay.
     pub fn reload(&self) -> anyhow::Result<()> {
+        self.crls.reload(&self.crl_files)?;
         self.certificates.reload(now().unix)?;
         Ok(())
     }
+}
+
+fn server_name(name: &HostName) -> anyhow::Result<ServerName<'static>> {
+    Ok(ServerName::try_from(name.as_str().to_owned())?)
 }
 
 /// What the agent counts.
@@ -157,6 +228,7 @@ impl Agent {
         core: CoreContext,
         config: AgentConfig,
         tls: AgentTls,
+        secrets: AgentSecrets,
         ready: Condition,
         metrics: &Metrics,
     ) -> Rc<Self> {
@@ -164,6 +236,7 @@ impl Agent {
             core,
             ready,
             tls,
+            secrets,
             ledger: RefCell::new(Ledger::new(NUMBERS_MAX)),
             edges: config.edges.iter().cloned().map(EdgeState::new).collect(),
             waiting: RefCell::default(),
@@ -174,12 +247,16 @@ impl Agent {
     }
 
     /// Runs until the core is told to stop; at a drain it lets relays end.
-    pub async fn run(self: Rc<Self>, socket: UnixListener) {
+    pub async fn run(self: Rc<Self>, socket: UnixListener, http: Option<TcpListener>) {
         for index in 0..self.edges.len() {
             self.core.spawn(edge::keep_up(Rc::clone(&self), index));
         }
         let api = self.core.spawn(api::serve(Rc::clone(&self), socket));
+        let http = http.map(|http| self.core.spawn(api::serve_tcp(Rc::clone(&self), http)));
         self.core.draining().await;
+        if let Some(http) = http {
+            http.abort();
+        }
         api.abort();
         self.drain().await;
     }
@@ -235,8 +312,8 @@ impl Agent {
             .map(|(index, server)| Register {
                 reg_id: AgentConfig::reg_id(index),
                 kind: server.kind,
-                weight: 100,
-                max_conns: 0,
+                weight: server.weight,
+                max_conns: server.connections,
                 ttl_s: 0,
                 name: server.name.clone(),
             })
@@ -269,5 +346,8 @@ pub fn bind_socket(config: &AgentConfig) -> anyhow::Result<std::os::unix::net::U
     Ok(listener)
 }
 
+const SECRET_LEN_MAX: u64 = 16 * 1024;
+/// 128 bits, written in hex digits.
+const BEARER_LEN_MIN: usize = 32;
 /// Who gets as far as the check of the user id.
 const SOCKET_MODE: u32 = 0o660;

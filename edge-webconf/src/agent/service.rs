@@ -1,5 +1,6 @@
 //! `edge-webconf-agent` as a service: what it opens, what a reload changes, how it ends.
 
+use std::net::TcpListener as StdTcpListener;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::time::Duration;
 
@@ -9,10 +10,10 @@ use edge_common::observe::admin::{Changers, Commands};
 use edge_common::observe::http::{Audience, Condition};
 use edge_common::observe::metrics::Metrics;
 use edge_common::run::{Arguments, Fault, Frame, Loaded, Running, Service, Shared};
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 
 use super::config::{AgentConfig, Fault as ConfigFault};
-use super::process::{Agent, AgentTls, bind_socket};
+use super::process::{Agent, AgentSecrets, AgentTls, bind_socket};
 
 /// The agent next to a conference server.
 #[derive(Debug)]
@@ -45,6 +46,8 @@ impl Service for WebconfAgent {
         let tls = AgentTls::load(&config)?;
         let seed = Seed {
             socket: bind_socket(&config)?,
+            http: bind_http(&config)?,
+            secrets: AgentSecrets::load(&config)?,
             tls: tls.clone(),
             metrics: shared.metrics.clone(),
             ready: shared.readiness.condition("edge"),
@@ -55,7 +58,7 @@ impl Service for WebconfAgent {
         let reload = move |_| {
             tls.reload()?;
             tracing::info!(
-                "the certificate was read again; the rest of the file counts at the next start"
+                "certificate and revocation lists were read again; the rest of the file counts at the next start"
             );
             Ok(())
         };
@@ -70,6 +73,8 @@ impl Service for WebconfAgent {
 struct Seed {
     config: AgentConfig,
     socket: StdUnixListener,
+    http: Option<StdTcpListener>,
+    secrets: AgentSecrets,
     tls: AgentTls,
     metrics: Metrics,
     ready: Condition,
@@ -80,6 +85,19 @@ async fn run_core(core: CoreContext, seed: Seed) {
         Ok(socket) => socket,
         Err(error) => return tracing::error!(%error, "the admission socket"),
     };
-    let agent = Agent::new(core, seed.config, seed.tls, seed.ready, &seed.metrics);
-    agent.run(socket).await;
+    let http = match seed.http.map(TcpListener::from_std).transpose() {
+        Ok(http) => http,
+        Err(error) => return tracing::error!(%error, "the admission port"),
+    };
+    let (config, tls, secrets) = (seed.config, seed.tls, seed.secrets);
+    let agent = Agent::new(core, config, tls, secrets, seed.ready, &seed.metrics);
+    agent.run(socket, http).await;
+}
+
+fn bind_http(config: &AgentConfig) -> Result<Option<StdTcpListener>, Fault> {
+    let Some(http) = &config.http else {
+        return Ok(None);
+    };
+    let listeners = Bind::to(http.listen).tcp_listeners(1)?;
+    Ok(listeners.into_iter().next())
 }

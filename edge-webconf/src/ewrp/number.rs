@@ -17,6 +17,12 @@ impl Number {
         self.0 >= LEAST && self.0 <= GREATEST
     }
 
+    /// Whether it stands for a token: the top bit is set.
+    #[must_use]
+    pub const fn is_of_token(self) -> bool {
+        self.0 > GREATEST
+    }
+
     /// Makes an admissible number of random bits; `None` for the one draw in nine that is too small.
     #[must_use]
     pub fn from_random(bits: [u8; 8]) -> Option<Self> {

@@ -88,7 +88,7 @@ impl Authority {
     }
 }
 
-fn private(file: &Path, text: &str) {
+pub(crate) fn private(file: &Path, text: &str) {
     std::fs::write(file, text).unwrap();
     std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
@@ -114,6 +114,14 @@ impl World {
             &directory.path().join("array.current"),
             &format!("{}\n", "0123456789abcdef".repeat(4)),
         );
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../edge-common/tests/data/keys");
+        let key = std::fs::read_to_string(data.join("ed25519.pkcs8.pem")).unwrap();
+        private(&directory.path().join("join.key"), &key);
+        std::fs::copy(
+            data.join("ed25519.pub.pem"),
+            directory.path().join("join.pub"),
+        )
+        .unwrap();
         let mut world = Self {
             directory,
             inside,
@@ -123,7 +131,7 @@ impl World {
         };
         let mut config = world.edge_config();
         change(&mut config);
-        world.edge = Some(Process::start::<EdgeWebconf>(config));
+        world.edge = Some(Process::start::<EdgeWebconf<false>>(config));
         world
     }
 
@@ -140,7 +148,7 @@ impl World {
         member.external.webconf = vec![external.into()];
         member.internal.addresses = vec![IpNet::from(IpAddr::from(internal))];
         SecondEdge {
-            process: Process::start::<EdgeWebconf>(config),
+            process: Process::start::<EdgeWebconf<false>>(config),
             external: SocketAddr::from((external, CLIENT_PORT)),
             internal: SocketAddr::from((internal, AGENT_PORT)),
         }
@@ -161,7 +169,7 @@ impl World {
 
     /// Starts the edge again, as it was.
     pub(crate) fn restart_edge(&mut self) {
-        self.edge = Some(Process::start::<EdgeWebconf>(self.edge_config()));
+        self.edge = Some(Process::start::<EdgeWebconf<false>>(self.edge_config()));
     }
 
     pub(crate) fn external(&self) -> SocketAddr {
@@ -198,6 +206,7 @@ fqdn = "{WEBCONF}"
 port = {CLIENT_PORT}
 agent_port = {AGENT_PORT}
 certificates = [{{ chain = "webconf.pem", key = "webconf.key" }}]
+preface_keys = ["join.pub"]
 agents = ["{AGENT}"]
 [webconf.limits]
 preread_timeout = "1 s"
@@ -239,6 +248,19 @@ cores = 2
         target: SocketAddr,
         edges: &[SocketAddr],
     ) -> Agent {
+        self.agent_with(authority, name, target, edges, "", "")
+    }
+
+    /// The same with more in its file: `top` before the tables, `of_server` in that of the server.
+    pub(crate) fn agent_with(
+        &self,
+        authority: &Authority,
+        name: &str,
+        target: SocketAddr,
+        edges: &[SocketAddr],
+        top: &str,
+        of_server: &str,
+    ) -> Agent {
         let (chain, key) = authority.issue(name, name);
         let socket = self.directory.path().join(format!("{name}.sock"));
         let edges: Vec<String> = edges
@@ -254,7 +276,7 @@ cores = 2
         let text = format!(
             "fqdn = \"{name}\"\ncertificate = {{ chain = {chain:?}, key = {key:?} }}\nca = {:?}\n\
              socket = {socket:?}\nedges = [{}]\n\
-             servers = [{{ name = \"{name}\", target = \"{target}\" }}]\n",
+             {top}\nservers = [{{ name = \"{name}\", target = \"{target}\" {of_server} }}]\n",
             self.inside.file(),
             edges.join(", "),
         );
@@ -402,14 +424,29 @@ impl Agent {
         self.process.metric(line)
     }
 
+    /// Where it is asked.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// One request on the socket: the status and the JSON of the answer.
     pub(crate) fn post(&self, path: &str, body: &str) -> (u16, serde_json::Value) {
+        self.post_with(path, "", body)
+    }
+
+    /// The same with more headers.
+    pub(crate) fn post_with(
+        &self,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> (u16, serde_json::Value) {
         until("the socket", || self.socket.exists());
         let mut stream = UnixStream::connect(&self.socket).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         write!(
             stream,
-            "POST {path} HTTP/1.1\r\nHost: agent\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            "POST {path} HTTP/1.1\r\nHost: agent\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
             body.len()
         )
         .unwrap();
