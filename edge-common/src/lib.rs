@@ -13,7 +13,7 @@
 //! - [`config`]: what was typed → what it means, every finding at once; [`ports`]: THE port table;
 //! - [`peer_range`]: special-purpose addresses and what an IPv6 address hides;
 //! - [`secret`], [`seal`], [`credential`], [`join_token`]: keys, sealed tokens, media credentials, tokens of joins;
-//! - [`srv`], [`partner_proof`]: DNS order, and whether a connection speaks for a domain;
+//! - [`domain_rule`]: which list a domain stands on; [`srv`], [`partner_proof`]: DNS order, and whether a connection speaks for a domain;
 //! - [`sip`]: framing, byte-preserving messages, edits, URIs, headers;
 //! - [`limit`], [`timer`]: caps, token buckets, the timer wheel;
 //! - of [`cert`]: what a certificate must hold and proves; of [`net`]: a balancer's header and the name in a
@@ -31,6 +31,7 @@ pub mod config;
 pub mod credential;
 #[cfg(feature = "io")]
 pub mod dns;
+pub mod domain_rule;
 pub mod host_name;
 pub mod join_token;
 pub mod limit;

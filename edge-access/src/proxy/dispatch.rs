@@ -2,6 +2,7 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
+use edge_common::domain_rule::DomainRule;
 use edge_common::host_name::{HostName, HostPort};
 use edge_common::sip::header::Name;
 use edge_common::sip::header::via::Via;
@@ -10,7 +11,7 @@ use edge_common::time::Now;
 
 use super::flow::{Peer, Standing};
 use super::forward::{INSIDE_MARK, Way, flow_mark, host_mark};
-use super::policy::{self, DomainRule};
+use super::policy;
 use super::refusal::{Drop, Refusal};
 use super::request::Request;
 use super::route::{self, Destination, Routes};
@@ -175,7 +176,7 @@ impl Proxy {
     ) -> Result<(), Stop> {
         policy::admit_federated_method(&self.settings, request)?;
         let (egress, target) = match self.settings.federation.of_domain(&domain) {
-            DomainRule::Denied => return Err(Refusal::Unroutable.into()),
+            DomainRule::Blocked | DomainRule::Unlisted => return Err(Refusal::Unroutable.into()),
             DomainRule::Direct(target) => (self.link(now, &target)?, target),
             DomainRule::Automatic | DomainRule::Discovered => self.link_to(now, domain)?,
         };

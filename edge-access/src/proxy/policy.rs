@@ -2,14 +2,14 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
-use edge_common::host_name::{HostName, HostPort};
+use edge_common::host_name::HostName;
 use edge_common::sip::header::Name;
 use edge_common::sip::uri::Host;
 
 use super::refusal::Refusal;
 use super::request::Request;
 use super::route::Routes;
-use super::settings::{FederationRules, Settings};
+use super::settings::Settings;
 
 /// Checks that hold for every sender (RFC 3261 §16.3 steps 1 to 5).
 pub fn admit(request: &Request<'_>) -> Result<(), Refusal> {
@@ -138,38 +138,6 @@ pub fn admit_federated_method(settings: &Settings, request: &Request<'_>) -> Res
         Ok(())
     } else {
         Err(Refusal::NotFederated)
-    }
-}
-
-/// What the configuration says of another domain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DomainRule {
-    /// It is refused.
-    Denied,
-    /// Its edge is known by name.
-    Direct(HostPort),
-    /// DNS has to name its edge.
-    Automatic,
-    /// The same, and nobody listed it.
-    Discovered,
-}
-
-impl FederationRules {
-    /// What holds for `domain`; blocking always wins.
-    #[must_use]
-    pub fn of_domain(&self, domain: &HostName) -> DomainRule {
-        if self.blocked.contains(domain) {
-            return DomainRule::Denied;
-        }
-        match self.partners.iter().find(|(listed, _)| listed == domain) {
-            Some((_, Some(fqdn))) => DomainRule::Direct(HostPort {
-                host: fqdn.clone(),
-                port: self.port,
-            }),
-            Some((_, None)) => DomainRule::Automatic,
-            None if self.discovery => DomainRule::Discovered,
-            None => DomainRule::Denied,
-        }
     }
 }
 

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use edge_common::config::{Access, AccessLimits, Config, RegisterMode, SipDomain, WebSocket};
+use edge_common::config::{AccessLimits, Config, RegisterMode, SipDomain, WebSocket};
+pub use edge_common::domain_rule::FederationRules;
 use edge_common::host_name::{HostName, HostPort, NamePattern};
 
 /// The proxy's settings; a reload brings new ones, and old flows go on under them.
@@ -46,23 +47,6 @@ pub struct Settings {
     pub limits: AccessLimits,
 }
 
-/// Who is allowed to be a partner.
-#[derive(Clone, Debug)]
-pub struct FederationRules {
-    /// There are partners at all, and this site is the one that speaks to them.
-    pub enabled: bool,
-    /// A domain that is not listed may prove itself.
-    pub discovery: bool,
-    /// Listed domains, with the name of their edge where that is fixed.
-    pub partners: Vec<(HostName, Option<HostName>)>,
-    /// Refused before anything else is looked at.
-    pub blocked: Vec<HostName>,
-    /// Where a fixed edge listens.
-    pub port: u16,
-    /// Messages that wait for one domain or one connection.
-    pub pending: usize,
-}
-
 impl Settings {
     /// From the checked configuration; `None` when this host runs no Access Edge.
     #[must_use]
@@ -85,7 +69,7 @@ impl Settings {
             websocket: access.websocket.clone(),
             next_hop: config.internal.next_hop.clone(),
             trusted_servers: config.internal.trusted_servers.clone(),
-            federation: FederationRules::of(access, config.organization.federation_here),
+            federation: FederationRules::of(config)?,
             limits: access.limits.clone(),
         })
     }
@@ -104,24 +88,6 @@ impl Settings {
         [&self.external, &self.internal, &self.member]
             .iter()
             .any(|own| own.as_str().eq_ignore_ascii_case(host))
-    }
-}
-
-impl FederationRules {
-    fn of(access: &Access, federation_here: bool) -> Self {
-        let federation = &access.federation;
-        Self {
-            enabled: federation.enabled && federation_here,
-            discovery: federation.discovery,
-            partners: federation
-                .partners
-                .iter()
-                .map(|partner| (partner.domain.clone(), partner.fqdn.clone()))
-                .collect(),
-            blocked: federation.blocked.clone(),
-            port: access.federation_port,
-            pending: federation.pending_per_domain,
-        }
     }
 }
 

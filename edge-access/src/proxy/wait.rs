@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use edge_common::domain_rule::DomainRule;
 use edge_common::host_name::{HostName, HostPort};
 use edge_common::partner_proof::{self, Verdict};
 use edge_common::sip::message::Message;
@@ -17,7 +18,6 @@ use edge_common::time::Now;
 use super::federation::{Answer, Question};
 use super::flow::{Partner, PartnerKind, Peer, Proof};
 use super::meter::Excess;
-use super::policy::DomainRule;
 use super::refusal::{Drop, Refusal};
 use super::request::Request;
 use super::token::FlowKey;
@@ -150,7 +150,7 @@ impl Proxy {
                     Verdict::Refused(refusal) => Err(Refusal::Unproven(refusal.label())),
                 }
             }
-            (DomainRule::Denied, _) => Err(Refusal::DomainDenied),
+            (DomainRule::Blocked | DomainRule::Unlisted, _) => Err(Refusal::DomainDenied),
         };
         // The configuration decides at once; it is told once for each connection.
         if known.as_ref() != Some(&verdict) {
