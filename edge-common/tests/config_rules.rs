@@ -173,6 +173,13 @@ const CASES: &[Case] = &[
     .elsewhere("topology = «\"scaled\""),
     case(rule::NO_REMOTE_DOMAIN, SINGLE, "remote_users_here = true", "remote_users_here = false")
         .elsewhere("[«access]\n"),
+    added(
+        rule::REMOTE_EDGE_HERE,
+        SCALED,
+        "{ domain = \"contoso.example\", remote_users_here = false",
+        "{ domain = \"contoso.example\", remote_users_here = false, remote_users_edge = \"sip.other.test:443\"",
+        "{ domain = \"contoso.example\", remote_users_here = true, remote_users_edge = «\"sip.other.test:443\"",
+    ),
     // Members and names.
     case(rule::MEMBER_NAME_TWICE, SCALED, "name = \"edge2\"", "name = «\"edge1\""),
     case(rule::MEMBER_ID_TWICE, SCALED, "id = 1", "id = «0"),

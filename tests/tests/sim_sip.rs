@@ -3,7 +3,7 @@
 use edge_access::proxy::Proxy;
 use edge_access::proxy::settings::{FederationRules, Settings};
 use edge_access::proxy::token::Tokens;
-use edge_common::config::{AccessLimits, RegisterMode, SipDomain, WebSocket};
+use edge_common::config::{AccessLimits, Clients, Disclosure, RegisterMode, SipDomain, WebSocket};
 use edge_common::host_name::HostName;
 use edge_common::random::Seeded;
 use edge_common::secret::{ArraySecret, Secrets};
@@ -169,11 +169,14 @@ fn settings() -> Settings {
         domains: vec![SipDomain {
             domain: name("contoso.test"),
             remote_users_here: true,
+            remote_users_edge: None,
         }],
         remote_users: true,
         anonymous_users: false,
         register_mode: RegisterMode::Path,
         websocket: WebSocket::default(),
+        clients: Clients::default(),
+        disclosure: Disclosure::default(),
         next_hop: Some(
             "director.contoso.internal:5061"
                 .parse()

@@ -2,6 +2,8 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
+use std::net::SocketAddr;
+
 use edge_common::sip::header::Name;
 use edge_common::sip::header::cseq::CSeq;
 use edge_common::sip::message::Message;
@@ -19,9 +21,10 @@ use super::{Event, Proxy, policy, via};
 impl Proxy {
     /// Refuses a request, unless it is one that nothing answers.
     pub(super) fn answer(&mut self, to: FlowKey, message: &Message<'_>, refusal: Refusal) {
-        let Some(realm) = self.flows.get(to).map(|flow| flow.peer.realm()) else {
+        let Some(flow) = self.flows.get(to) else {
             return;
         };
+        let (realm, remote) = (flow.peer.realm(), flow.remote);
         if let Some(drop) = Request::is_unanswered(message) {
             self.event(Event::Dropped(drop));
             return;
@@ -29,7 +32,8 @@ impl Proxy {
         if let Some(Peer::Partner(partner)) = self.flows.get(to).map(|flow| &flow.peer) {
             partner.note(refusal.is_guess().then_some(false));
         }
-        if let Some(bytes) = self.compose(message, realm, refusal) {
+        let hop = (realm != Realm::Inside).then_some((to, remote));
+        if let Some(bytes) = self.compose(message, realm, hop, refusal) {
             self.transmit(to, |out| out.extend_from_slice(&bytes));
             self.event(Event::Answered(realm, refusal));
         }
@@ -51,21 +55,29 @@ impl Proxy {
         clippy::wildcard_enum_match_arm,
         reason = "few refusals have a header of their own"
     )]
-    /// The refusal as `realm` may read it; `None` for a request that nothing answers.
+    /// The refusal as `realm` may read it; `None` for a request that nothing answers. Whoever sent it to us
+    /// over `hop` is told in its own Via where we see it.
     pub(super) fn compose(
         &mut self,
         message: &Message<'_>,
         realm: Realm,
+        hop: Option<(FlowKey, SocketAddr)>,
         refusal: Refusal,
     ) -> Option<Vec<u8>> {
         if Request::is_unanswered(message).is_some() {
             return None;
         }
         let (status, phrase) = refusal.status();
-        let mut response = Response::to(message, status, phrase, &to_tag(message));
+        let mut response = own_response(message, hop, status, phrase);
         response = match refusal {
             Refusal::Extension => response.header(Name::Unsupported, &unsupported(message)),
             Refusal::HopLocal => response.header(Name::Allow, ALLOW),
+            Refusal::ServedElsewhere => match policy::served_at(&self.settings, message) {
+                Some(edge) => {
+                    response.header(Name::Contact, &format!("<sip:{edge};transport=tls>"))
+                }
+                None => response,
+            },
             _ if refusal.is_passing() => {
                 let wait = RETRY_AFTER_MIN + self.rng.below(RETRY_AFTER_SPREAD);
                 response.header(Name::RetryAfter, &wait.to_string())
@@ -98,12 +110,30 @@ impl Proxy {
             && matches!(request.uri.host, Host::Name(host) if self.settings.is_own_host(host));
         if asks_us {
             let message = &request.message;
-            let bytes = Response::to(message, 200, "OK", &to_tag(message))
+            let flow = self.flows.get(key);
+            let outside = flow.filter(|flow| flow.peer.realm() != Realm::Inside);
+            let hop = outside.map(|flow| (key, flow.remote));
+            let bytes = own_response(message, hop, 200, "OK")
                 .header(Name::Allow, ALLOW)
                 .finish();
             self.transmit(key, |out| out.extend_from_slice(&bytes));
         }
         asks_us
+    }
+}
+
+fn own_response(
+    message: &Message<'_>,
+    hop: Option<(FlowKey, SocketAddr)>,
+    status: u16,
+    phrase: &str,
+) -> Response {
+    let tag = to_tag(message);
+    match hop {
+        Some((flow, remote)) => Response::noting(message, status, phrase, &tag, |top, out| {
+            via::write_answered(top, remote, flow, out);
+        }),
+        None => Response::to(message, status, phrase, &tag),
     }
 }
 

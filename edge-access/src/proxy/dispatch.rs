@@ -15,7 +15,6 @@ use super::policy;
 use super::refusal::{Drop, Refusal};
 use super::request::Request;
 use super::route::{self, Destination, Routes};
-use super::settings::newcomer;
 use super::token::{FlowKey, FlowRef, Realm, RouteToken};
 use super::trust::Source;
 use super::wait::Wait;
@@ -268,13 +267,13 @@ impl Proxy {
             return true;
         };
         *requests += 1;
-        *requests <= newcomer::REQUESTS_MAX
+        *requests <= self.settings.clients.newcomer_requests
     }
 
     fn has_too_much_in_flight(&self, key: FlowKey, request: &Request<'_>) -> bool {
         match self.flows.get(key).map(|flow| &flow.peer) {
             Some(Peer::Client(Standing::Newcomer { in_flight, .. })) => {
-                request.is_answered() && *in_flight >= newcomer::IN_FLIGHT_MAX
+                request.is_answered() && *in_flight >= self.settings.clients.newcomer_in_flight
             }
             Some(Peer::Client(Standing::Promoted) | Peer::Inside { .. } | Peer::Partner(_))
             | None => false,

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use edge_common::cert::identity::{CertificateId, Fingerprint, ProvenNames};
 use edge_common::host_name::{HostName, HostPort};
@@ -32,6 +32,8 @@ pub struct Flow {
     pub web: bool,
     /// When its last keep-alive was answered.
     pub ponged: Option<Instant>,
+    /// After how much silence it promised to speak.
+    pub keep_alive: Option<Duration>,
     /// Its one timer.
     pub(super) timer: Option<TimerId>,
 }
@@ -125,6 +127,7 @@ impl Flow {
             spoke: false,
             web: false,
             ponged: None,
+            keep_alive: None,
             timer: None,
         }
     }

@@ -13,8 +13,8 @@ use super::refusal::Refusal;
 use super::request::Request;
 use super::route::Routes;
 use super::token::{BranchToken, FlowKey, Realm, RouteToken};
-use super::trust::{self, Source};
-use super::{Event, Output, Parcel, ParcelKind, Proxy, contact, via};
+use super::trust::Source;
+use super::{Event, Output, Parcel, ParcelKind, Proxy, contact, hygiene, keep_alive, via};
 
 /// Where a request goes on, and what has to be written into it for that.
 pub(super) struct Way<'a> {
@@ -64,7 +64,9 @@ impl Proxy {
             edits.remove(range);
         }
         self.edit_hops(request, edits);
-        trust::strip(message, realm, way.realm, edits);
+        if let Some(crossing) = self.crossing(realm, way.egress, way.realm, false) {
+            hygiene::apply(message, crossing, &self.settings, edits);
+        }
         if realm != Realm::Inside {
             via::note_source(message, flow.remote, ingress, edits);
         }
@@ -116,8 +118,7 @@ impl Proxy {
         let token = BranchToken {
             ingress: self.flow_ref(ingress),
             realm,
-            keep_alive: realm == Realm::Client
-                && request.message.first(Name::MsKeepAlive).is_some(),
+            keep_alive: realm == Realm::Client && keep_alive::asks(&request.message),
             egress: way.mark,
             loop_mark: marked.loop_mark(realm),
             transaction: marked.transaction(&request.via),

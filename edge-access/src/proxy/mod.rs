@@ -20,6 +20,8 @@ mod dispatch;
 pub mod federation;
 pub mod flow;
 mod forward;
+pub mod hygiene;
+pub mod keep_alive;
 pub mod meter;
 pub mod output;
 pub mod policy;
@@ -58,7 +60,7 @@ use flow::{Flow, Flows, Peer, Standing};
 pub use output::{CloseReason, Event, Output, Parcel, ParcelKind, ResponseNote};
 use refusal::{Drop, Refusal};
 use request::Request;
-use settings::{Settings, newcomer};
+use settings::Settings;
 use token::{FlowKey, FlowRef, Realm, Tokens};
 use wait::{Link, Wait, Waiting};
 
@@ -289,7 +291,9 @@ impl Proxy {
     /// Another core sent something for one of our connections.
     pub fn handle_parcel(&mut self, now: Now, parcel: Parcel) {
         match parcel.kind {
-            ParcelKind::Response(note) => self.deliver_response(parcel.to, note, &parcel.bytes),
+            ParcelKind::Response(note) => {
+                self.deliver_response(now, parcel.to, note, &parcel.bytes);
+            }
             ParcelKind::Request if self.is_web(parcel.to) => {
                 // The core that made the parcel does not see what carries it.
                 let (host, port) = self.own_address(Realm::Client);
@@ -379,7 +383,7 @@ impl Proxy {
         let limits = &self.settings.limits;
         let body = match self.flows.get(key).map(|flow| &flow.peer) {
             Some(Peer::Client(Standing::Newcomer { .. })) | None => {
-                newcomer::BODY_MAX.min(limits.client_body)
+                self.settings.clients.newcomer_body.min(limits.client_body)
             }
             Some(Peer::Client(Standing::Promoted)) => limits.client_body,
             // A certificate alone makes nobody a partner.
@@ -451,7 +455,7 @@ impl Proxy {
         }
         let asked_by = self.top_token(&message).map(|token| token.realm);
         let realm = asked_by.unwrap_or(Realm::Inside);
-        let Some(response) = self.compose(&message, realm, refusal) else {
+        let Some(response) = self.compose(&message, realm, None, refusal) else {
             return;
         };
         self.event(Event::Answered(realm, refusal));
@@ -484,6 +488,9 @@ impl Proxy {
         let Some(flow) = self.flows.get_mut(key) else {
             return;
         };
+        if let Some(timer) = flow.timer.take() {
+            self.timers.cancel(timer);
+        }
         if let Some((at, _)) = deadline(flow, &self.settings) {
             // The wheel has room for every connection of the table, each with one timer.
             flow.timer = self.timers.insert(at.max(now.mono), key).ok();
@@ -528,7 +535,10 @@ impl From<Refusal> for Stop {
 /// deadline, not the timer.
 fn deadline(flow: &Flow, settings: &Settings) -> Option<(Instant, CloseReason)> {
     let limits = &settings.limits;
-    let idle = (flow.heard + limits.idle_timeout, CloseReason::Idle);
+    let patience = flow.keep_alive.map_or(limits.idle_timeout, |agreed| {
+        keep_alive::patience(agreed).min(limits.idle_timeout)
+    });
+    let idle = (flow.heard + patience, CloseReason::Idle);
     let silent = (
         flow.opened + limits.first_message_timeout,
         CloseReason::FirstMessageTimeout,
@@ -538,7 +548,7 @@ fn deadline(flow: &Flow, settings: &Settings) -> Option<(Instant, CloseReason)> 
         Peer::Inside { .. } => None,
         Peer::Client(Standing::Newcomer { .. }) => {
             let newcomer = (
-                flow.opened + newcomer::TIME_MAX,
+                flow.opened + settings.clients.newcomer_time,
                 CloseReason::NewcomerTimeout,
             );
             let first = if flow.spoke {

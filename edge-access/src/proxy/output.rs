@@ -70,6 +70,8 @@ pub struct ResponseNote {
     pub promotes: bool,
     /// Whether a partner's request found what it asked for; `None` when the answer tells nothing about that.
     pub found: Option<bool>,
+    /// The client is told after how much silence it has to speak.
+    pub keeps_alive: bool,
 }
 
 /// Why a connection is closed by us.

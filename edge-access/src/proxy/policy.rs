@@ -2,8 +2,9 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
-use edge_common::host_name::HostName;
+use edge_common::host_name::{HostName, HostPort};
 use edge_common::sip::header::Name;
+use edge_common::sip::message::Message;
 use edge_common::sip::uri::Host;
 
 use super::refusal::Refusal;
@@ -52,36 +53,78 @@ pub fn admit_client(
     if domain.eq_ignore_ascii_case(ANONYMOUS_DOMAIN) {
         return admit_anonymous(settings, request, routes);
     }
-    let served = settings
+    let own = settings
         .own_domain(domain)
-        .is_some_and(|own| own.remote_users_here);
-    if settings.remote_users && served {
-        Ok(())
-    } else {
-        Err(Refusal::FromNotRemote)
+        .filter(|_| settings.remote_users);
+    let Some(own) = own else {
+        return Err(Refusal::FromNotRemote);
+    };
+    if !own.remote_users_here {
+        // Only a sign-in can be sent elsewhere: whoever writes before it would not write there either.
+        let elsewhere = own.remote_users_edge.is_some() && request.method == b"REGISTER";
+        return Err(if elsewhere {
+            Refusal::ServedElsewhere
+        } else {
+            Refusal::FromNotRemote
+        });
     }
+    if routes.in_dialog {
+        return Ok(());
+    }
+    // Users sign in to their own servers, and to nobody else's through us.
+    let served_by_own = matches!(request.method, b"REGISTER" | b"SERVICE" | b"PUBLISH");
+    let foreign_uri = is_foreign(settings, request.uri.host);
+    let foreign_to = request
+        .to
+        .domain
+        .is_none_or(|domain| settings.own_domain(domain).is_none());
+    if (served_by_own && foreign_uri)
+        || (!settings.clients.any_domain && (foreign_uri || foreign_to))
+    {
+        return Err(Refusal::RelayDenied);
+    }
+    Ok(())
 }
 
-/// Anonymous users join conferences and do nothing else (MS-SIPAE 3.2.4.3).
+/// The edge where the users of the From's domain sign in.
+#[must_use]
+pub fn served_at<'a>(settings: &'a Settings, message: &Message<'_>) -> Option<&'a HostPort> {
+    let request = Request::read(*message).ok()?;
+    let own = settings.own_domain(request.from.domain?)?;
+    own.remote_users_edge.as_ref()
+}
+
+/// Anonymous users join conferences and do nothing else (MS-SIPAE 3.2.4.3): what they start is for the
+/// GRUU of a conference of ours, what they go on with is in its dialog.
 fn admit_anonymous(
     settings: &Settings,
     request: &Request<'_>,
     routes: &Routes<'_>,
 ) -> Result<(), Refusal> {
-    let to_conference = is_own(settings, request.uri.host)
-        && request
-            .uri
-            .params
-            .value("opaque")
-            .is_some_and(|opaque| opaque.starts_with(b"app:conf:"));
-    let method = matches!(
-        request.method,
-        b"INVITE" | b"ACK" | b"BYE" | b"CANCEL" | b"INFO" | b"SUBSCRIBE" | b"OPTIONS" | b"SERVICE"
-    );
-    if !settings.anonymous_users || !method || !(routes.in_dialog || to_conference) {
+    if !settings.anonymous_users {
         return Err(Refusal::Anonymous);
     }
-    refuse_chosen_server(routes)
+    let params = request.uri.params;
+    let to_conference = is_own(settings, request.uri.host)
+        && params.get("gruu").is_some()
+        && params
+            .value("opaque")
+            .is_some_and(|opaque| opaque.starts_with(b"app:conf:"));
+    // CANCEL and the ACK of a refusal go where their INVITE went.
+    let starts = matches!(
+        request.method,
+        b"INVITE" | b"ACK" | b"CANCEL" | b"INFO" | b"SUBSCRIBE" | b"OPTIONS" | b"SERVICE"
+    );
+    let goes_on = starts
+        || matches!(
+            request.method,
+            b"BYE" | b"MESSAGE" | b"UPDATE" | b"PRACK" | b"NOTIFY" | b"BENOTIFY"
+        );
+    if (routes.in_dialog && goes_on) || (to_conference && starts) {
+        refuse_chosen_server(routes)
+    } else {
+        Err(Refusal::Anonymous)
+    }
 }
 
 /// Checks that hold for partners before anything is proven; gives the domain that has to be.
@@ -138,6 +181,14 @@ pub fn admit_federated_method(settings: &Settings, request: &Request<'_>) -> Res
         Ok(())
     } else {
         Err(Refusal::NotFederated)
+    }
+}
+
+/// A name that is neither a domain of ours nor one of the edge's own; addresses are the next hop's to judge.
+fn is_foreign(settings: &Settings, host: Host<'_>) -> bool {
+    match host {
+        Host::Name(name) => settings.own_domain(name).is_none() && !settings.is_own_host(name),
+        Host::V4(_) | Host::V6(_) | Host::Doubtful => false,
     }
 }
 

@@ -36,6 +36,8 @@ pub enum Refusal {
     ContactNotReplaceable,
     /// From names a domain whose users do not sign in here.
     FromNotRemote,
+    /// The domain's users sign in at another edge, which is named in the answer.
+    ServedElsewhere,
     /// Anonymous users are not let in, or not to there.
     Anonymous,
     /// A route of ours that does not open, or is not this sender's.
@@ -99,6 +101,7 @@ impl Refusal {
             | Self::Repeated(_)
             | Self::CSeqMismatch
             | Self::ContactNotReplaceable => (400, "Bad Request"),
+            Self::ServedElsewhere => (301, "Moved Permanently"),
             Self::FromNotRemote
             | Self::Anonymous
             | Self::NotFederated
@@ -178,6 +181,7 @@ impl Refusal {
                 "Certificate trust with next-hop server could not be established",
             )),
             Self::Version
+            | Self::ServedElsewhere
             | Self::Scheme
             | Self::TooManyHops
             | Self::ViaTooDeep
@@ -233,6 +237,7 @@ impl Refusal {
             Self::HopLocal => "hop_local",
             Self::ContactNotReplaceable => "contact_not_replaceable",
             Self::FromNotRemote => "from_not_remote",
+            Self::ServedElsewhere => "served_elsewhere",
             Self::Anonymous => "anonymous",
             Self::RouteInvalid => "route_invalid",
             Self::FlowGone => "flow_gone",
@@ -279,6 +284,8 @@ pub enum Drop {
     AckOfRefusal,
     /// A BENOTIFY that had to be refused; nothing answers it.
     Benotify,
+    /// The answer to a BENOTIFY, which has none.
+    BenotifyAnswered,
     /// The connection of a message that had to wait is gone.
     SenderGone,
     /// A response that does not fit the queue of its receiver.
@@ -298,6 +305,7 @@ impl Drop {
             Self::Ack => "ack_refused",
             Self::AckOfRefusal => "ack_of_refusal",
             Self::Benotify => "benotify_refused",
+            Self::BenotifyAnswered => "benotify_answered",
             Self::SenderGone => "sender_gone",
             Self::ResponseTooLong => "response_too_long",
         }

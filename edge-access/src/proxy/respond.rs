@@ -8,14 +8,27 @@ use edge_common::sip::header::Name;
 use edge_common::sip::header::cseq::CSeq;
 use edge_common::sip::header::via::Via;
 use edge_common::sip::message::Message;
+use edge_common::sip::parse::Index;
 use edge_common::time::Now;
 
 use super::flow::{Peer, Standing};
 use super::forward::{INSIDE_MARK, flow_mark, host_mark};
+use super::hygiene::Crossing;
 use super::refusal::Drop;
 use super::token::{BranchToken, FlowKey, Realm, RouteToken};
-use super::trust::{self, Source};
-use super::{Event, Output, Parcel, ParcelKind, Proxy, ResponseNote, contact};
+use super::trust::Source;
+use super::{
+    EDITED_HEADERS, Event, Output, Parcel, ParcelKind, Proxy, ResponseNote, contact, hygiene,
+    keep_alive,
+};
+
+/// The way of one response; `from` is none when the edge made it.
+#[derive(Clone, Copy)]
+struct Back {
+    from: Option<FlowKey>,
+    to: FlowKey,
+    note: ResponseNote,
+}
 
 impl Proxy {
     pub(super) fn respond(&mut self, now: Now, from: FlowKey, message: &Message<'_>) {
@@ -42,17 +55,23 @@ impl Proxy {
             .and_then(|cseq| CSeq::parse(cseq.value()).ok())
             .map(|cseq| cseq.method)
             .ok_or(Drop::ResponseMalformed)?;
+        // There is none, ever (MS-SIP 2.2): who answers one all the same is not heard.
+        if method == b"BENOTIFY" {
+            return Err(Drop::BenotifyAnswered);
+        }
         let note = ResponseNote {
             is_final: status >= 200,
             promotes: matches!(status, 200..=299) && matches!(method, b"REGISTER" | b"INVITE"),
             found: found(status, message),
+            keeps_alive: matches!(status, 200..=299) && token.keep_alive,
         };
         let to = self.upstream(&token).ok_or(Drop::ResponseFlowGone)?;
+        let back = Back { from, to, note };
         let mut edits = std::mem::take(&mut self.edits);
         edits.clear();
-        let edited = self.edit_response(now, from, message, &token, status, &mut edits);
+        let edited = self.edit_response(now, back, message, &token, &mut edits);
         if edited.is_ok() {
-            self.send_response(from, to, token.realm, note, message, &mut edits);
+            self.send_response(now, back, token.realm, message, &mut edits);
         }
         self.edits = edits;
         edited
@@ -96,10 +115,9 @@ impl Proxy {
     fn edit_response(
         &self,
         now: Now,
-        from: Option<FlowKey>,
+        Back { from, to, note }: Back,
         message: &Message<'_>,
         token: &BranchToken,
-        status: u16,
         edits: &mut Edits,
     ) -> Result<(), Drop> {
         if message.list(Name::Via).nth(1).is_none() {
@@ -109,7 +127,10 @@ impl Proxy {
             edits.remove(range);
         }
         if let Some(flow) = from.and_then(|from| self.flows.get(from)) {
-            trust::strip(message, flow.peer.realm(), token.realm, edits);
+            let realm = flow.peer.realm();
+            if let Some(crossing) = self.crossing(realm, to, token.realm, note.promotes) {
+                hygiene::apply(message, crossing, &self.settings, edits);
+            }
             if matches!(flow.peer, Peer::Client(_)) {
                 let seal = |key| {
                     let token = RouteToken::Client(self.flow_ref(key));
@@ -129,8 +150,9 @@ impl Proxy {
                 source.write_header(&self.settings.internal, out);
             });
         }
-        if token.keep_alive && matches!(status, 200..=299) {
-            edits.insert(end, KEEP_ALIVE);
+        if note.keeps_alive {
+            let interval = keep_alive::interval(to, &self.settings.clients);
+            edits.replace_with(end..end, |out| keep_alive::write_answer(interval, out));
         }
         Ok(())
     }
@@ -150,15 +172,14 @@ impl Proxy {
 
     fn send_response(
         &mut self,
-        from: Option<FlowKey>,
-        to: FlowKey,
+        now: Now,
+        Back { from, to, note }: Back,
         realm: Realm,
-        note: ResponseNote,
         message: &Message<'_>,
         edits: &mut Edits,
     ) {
         if to.core == self.core {
-            self.note(to, note);
+            self.note(now, to, note);
             self.transmit(to, |out| edits.write(message.bytes(), out));
         } else {
             let mut bytes = Vec::new();
@@ -180,17 +201,63 @@ impl Proxy {
     }
 
     /// Takes in a response that another core has edited.
-    pub(super) fn deliver_response(&mut self, to: FlowKey, note: ResponseNote, bytes: &[u8]) {
+    pub(super) fn deliver_response(
+        &mut self,
+        now: Now,
+        to: FlowKey,
+        note: ResponseNote,
+        bytes: &[u8],
+    ) {
         if self.flows.get(to).is_none() {
             self.event(Event::Dropped(Drop::ResponseFlowGone));
             return;
         }
-        self.note(to, note);
-        self.transmit(to, |out| out.extend_from_slice(bytes));
+        // The other core could not know whether the inside has accepted the client.
+        let crossing = self.crossing(Realm::Inside, to, Realm::Client, note.promotes);
+        let mut index = Index::new(self.settings.limits.headers + EDITED_HEADERS);
+        let mut edits = Edits::new();
+        if crossing == Some(Crossing::ToStranger)
+            && let Ok(message) = Message::parse(bytes, &mut index)
+        {
+            hygiene::apply(&message, Crossing::ToStranger, &self.settings, &mut edits);
+        }
+        self.note(now, to, note);
+        self.transmit(to, |out| edits.write(bytes, out));
+    }
+
+    /// Which way across the edge a message goes; `None` when it stays inside. Of a client of another core
+    /// this one knows nothing and takes it for accepted.
+    pub(super) fn crossing(
+        &self,
+        from: Realm,
+        to: FlowKey,
+        to_realm: Realm,
+        promotes: bool,
+    ) -> Option<Crossing> {
+        match (from, to_realm) {
+            (Realm::Client, _) => Some(Crossing::FromClient),
+            (Realm::Partner, _) => Some(Crossing::FromPartner),
+            (Realm::Inside, Realm::Partner) => Some(Crossing::ToPartner),
+            (Realm::Inside, Realm::Inside) => None,
+            (Realm::Inside, Realm::Client) => match self.flows.get(to).map(|flow| &flow.peer) {
+                Some(Peer::Client(Standing::Newcomer { .. })) if !promotes => {
+                    Some(Crossing::ToStranger)
+                }
+                _ => Some(Crossing::ToUser),
+            },
+        }
     }
 
     /// What a response tells about the client that it goes to.
-    fn note(&mut self, to: FlowKey, note: ResponseNote) {
+    fn note(&mut self, now: Now, to: FlowKey, note: ResponseNote) {
+        let interval = keep_alive::interval(to, &self.settings.clients);
+        let Some(flow) = self.flows.get_mut(to) else {
+            return;
+        };
+        if note.keeps_alive && flow.keep_alive != Some(interval) {
+            flow.keep_alive = Some(interval);
+            self.set_timer(now, to);
+        }
         let Some(flow) = self.flows.get_mut(to) else {
             return;
         };
@@ -230,6 +297,3 @@ fn found(status: u16, message: &Message<'_>) -> Option<bool> {
         _ => Some(true),
     }
 }
-
-/// The answer to `ms-keep-alive: UAC;hop-hop=yes` (MS-CONMGMT 2.2.1); clients compare its text.
-const KEEP_ALIVE: &[u8] = b"ms-keep-alive: UAS; tcp=no; hop-hop=yes; end-end=no; timeout=300\r\n";

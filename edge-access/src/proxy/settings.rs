@@ -2,9 +2,9 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
-use std::time::Duration;
-
-use edge_common::config::{AccessLimits, Config, RegisterMode, SipDomain, WebSocket};
+use edge_common::config::{
+    AccessLimits, Clients, Config, Disclosure, RegisterMode, SipDomain, WebSocket,
+};
 pub use edge_common::domain_rule::FederationRules;
 use edge_common::host_name::{HostName, HostPort, NamePattern};
 
@@ -37,6 +37,10 @@ pub struct Settings {
     pub register_mode: RegisterMode,
     /// Browsers on the port of remote users.
     pub websocket: WebSocket,
+    /// What remote and anonymous users are given.
+    pub clients: Clients,
+    /// What outsiders are told of the inside.
+    pub disclosure: Disclosure,
     /// The Director, or its virtual address.
     pub next_hop: Option<HostPort>,
     /// Who else may speak from inside.
@@ -67,6 +71,8 @@ impl Settings {
             anonymous_users: access.anonymous_users,
             register_mode: access.register_mode,
             websocket: access.websocket.clone(),
+            clients: access.clients.clone(),
+            disclosure: access.disclosure.clone(),
             next_hop: config.internal.next_hop.clone(),
             trusted_servers: config.internal.trusted_servers.clone(),
             federation: FederationRules::of(config)?,
@@ -89,18 +95,4 @@ impl Settings {
             .iter()
             .any(|own| own.as_str().eq_ignore_ascii_case(host))
     }
-}
-
-/// What a client may do before the inside has accepted it once; ours, not a protocol's.
-pub mod newcomer {
-    use super::Duration;
-
-    /// Requests that wait for their final answer.
-    pub const IN_FLIGHT_MAX: u16 = 5;
-    /// Requests in all.
-    pub const REQUESTS_MAX: u16 = 30;
-    /// Bytes of one body.
-    pub const BODY_MAX: usize = 16 * 1024;
-    /// From the handshake to the first 2xx.
-    pub const TIME_MAX: Duration = Duration::from_secs(60);
 }

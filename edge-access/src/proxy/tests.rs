@@ -5,5 +5,6 @@ mod dialog;
 mod federation;
 mod malformed;
 mod property;
+mod remote;
 mod web;
-mod world;
+pub(super) mod world;

@@ -28,18 +28,36 @@ pub fn note_source(message: &Message<'_>, remote: SocketAddr, flow: FlowKey, edi
     let Ok(via) = Via::parse(element.text()) else {
         return;
     };
+    edits.replace_with(element.range(), |out| {
+        write_noted(element.text(), &via, remote, flow, out);
+    });
+}
+
+/// Appends the sender's topmost Via, as [`note_source`] leaves it, for an answer of our own; what cannot be
+/// read is left as it is.
+pub fn write_answered(via: &[u8], remote: SocketAddr, flow: FlowKey, out: &mut Vec<u8>) {
+    match Via::parse(via) {
+        Ok(read) => write_noted(via, &read, remote, flow, out),
+        Err(_) => out.extend_from_slice(via),
+    }
+}
+
+fn write_noted(text: &[u8], via: &Via<'_>, remote: SocketAddr, flow: FlowKey, out: &mut Vec<u8>) {
+    out.extend_from_slice(&text[..text.len() - via.params.text().len()]);
+    let mut written = Ok(());
     for param in via.params.iter() {
         let is = |name: &str| param.name.eq_ignore_ascii_case(name.as_bytes());
-        let range = message.range_of(param.text);
         if is("received") || is("ms-received-port") || is("ms-received-cid") {
-            edits.remove(range);
-        } else if is("rport") {
-            edits.replace(range, format!(";rport={}", remote.port()).as_bytes());
+            continue;
+        }
+        if is("rport") {
+            written = written.and_then(|()| write!(out, ";rport={}", remote.port()));
+        } else {
+            out.extend_from_slice(param.text);
         }
     }
-    let end = element.range().end;
-    edits.replace_with(end..end, |out| {
-        let written = write!(
+    written = written.and_then(|()| {
+        write!(
             out,
             ";received={};ms-received-port={};ms-received-cid={:X}{:02X}{:02X}",
             remote.ip().to_canonical(),
@@ -47,9 +65,9 @@ pub fn note_source(message: &Message<'_>, remote: SocketAddr, flow: FlowKey, edi
             flow.slot,
             flow.core,
             flow.generation & 0xff,
-        );
-        debug_assert!(written.is_ok(), "a Vec takes every write");
+        )
     });
+    debug_assert!(written.is_ok(), "a Vec takes every write");
 }
 
 /// Appends our whole Via header with the branch that `write_branch` appends.

@@ -290,6 +290,7 @@ mod tests {
         let domain = |text| SipDomain {
             domain: name(text),
             remote_users_here: true,
+            remote_users_edge: None,
         };
         Rules {
             config,

@@ -34,6 +34,10 @@ pub struct Access {
     pub register_mode: RegisterMode,
     /// SIP over WebSocket, on the port of remote users.
     pub websocket: WebSocket,
+    /// What remote and anonymous users are given.
+    pub clients: Clients,
+    /// What outsiders are told of the inside.
+    pub disclosure: Disclosure,
     /// What one daemon takes on at most.
     pub limits: AccessLimits,
     /// Headlines of messages, for `edgectl trace`.
@@ -152,6 +156,55 @@ impl Default for WebSocket {
             ping_interval: Duration::from_secs(100),
         }
     }
+}
+
+/// `[access.clients]`: what remote and anonymous users are given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Clients {
+    /// After how much silence a client that asks for it sends a keep-alive; each is told its own, up to a tenth more or less.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "schema_text::Duration")]
+    pub keep_alive: Duration,
+    /// Remote users write to other organisations as well; else what is for them is refused here.
+    pub any_domain: bool,
+    /// Requests of a client in all before the inside has accepted it; with one more it is cut off.
+    #[schemars(range(min = 4, max = 10_000))]
+    pub newcomer_requests: u16,
+    /// Of these without a final answer.
+    #[schemars(range(min = 1, max = 1_000))]
+    pub newcomer_in_flight: u16,
+    /// From the handshake until the inside must have accepted a client.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "schema_text::Duration")]
+    pub newcomer_time: Duration,
+    /// Body of one message of a client that the inside has not accepted yet.
+    #[serde(with = "units::size")]
+    #[schemars(with = "schema_text::Size")]
+    pub newcomer_body: usize,
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        Self {
+            keep_alive: Duration::from_secs(5 * 60),
+            any_domain: true,
+            newcomer_requests: 30,
+            newcomer_in_flight: 5,
+            newcomer_time: Duration::from_secs(60),
+            newcomer_body: 16 * units::KIB,
+        }
+    }
+}
+
+/// `[access.disclosure]`: what outsiders are told of the inside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Disclosure {
+    /// `ms-diagnostics`, which names servers, reaches clients that the inside has not accepted yet.
+    pub diagnostics_to_strangers: bool,
+    /// `ms-diagnostics` reaches partners.
+    pub diagnostics_to_partners: bool,
 }
 
 /// Bounds of the Access Edge.

@@ -55,6 +55,7 @@ fn organization(typed: file::Organization) -> Option<Organization> {
     let sip_domain = |entry: file::SipDomain| SipDomain {
         domain: entry.domain,
         remote_users_here: entry.remote_users_here,
+        remote_users_edge: entry.remote_users_edge,
     };
     Some(Organization {
         sip_domains: typed.sip_domains.into_iter().map(sip_domain).collect(),
@@ -128,6 +129,8 @@ fn access(typed: file::Access, federation_here: bool) -> Option<Access> {
         anonymous_users: typed.anonymous_users,
         register_mode: typed.register_mode,
         websocket: typed.websocket,
+        clients: typed.clients,
+        disclosure: typed.disclosure,
         limits: typed.limits,
         trace: typed.trace,
         hep: typed.hep,

@@ -13,7 +13,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::access::{
-    AccessLimits, ClientEku, FederationLimits, Hep, RegisterMode, SrvOrder, Trace, WebSocket,
+    AccessLimits, ClientEku, Clients, Disclosure, FederationLimits, Hep, RegisterMode, SrvOrder,
+    Trace, WebSocket,
 };
 use super::av::{AuthenticationFiles, AvLimits, RelayMode, RestSecretFiles};
 use super::network::{CertificateFiles, Revocation, SecretFiles, Vips};
@@ -100,6 +101,9 @@ pub(super) struct SipDomain {
     /// Remote users of this domain sign in here.
     #[serde(default = "yes")]
     pub(super) remote_users_here: bool,
+    /// Where they sign in instead, as host and port; who tries it here is sent there.
+    #[serde(default)]
+    pub(super) remote_users_edge: Option<HostPort>,
 }
 
 /// One edge host.
@@ -290,6 +294,10 @@ pub(super) struct Access {
     pub(super) register_mode: RegisterMode,
     /// SIP over WebSocket, on the port of remote users.
     pub(super) websocket: WebSocket,
+    /// What remote and anonymous users are given.
+    pub(super) clients: Clients,
+    /// What outsiders are told of the inside.
+    pub(super) disclosure: Disclosure,
     /// What one daemon takes on at most.
     pub(super) limits: AccessLimits,
     /// Headlines of messages that are kept in memory for `edgectl trace`.
@@ -313,6 +321,8 @@ impl Default for Access {
             anonymous_users: false,
             register_mode: RegisterMode::default(),
             websocket: WebSocket::default(),
+            clients: Clients::default(),
+            disclosure: Disclosure::default(),
             limits: AccessLimits::default(),
             trace: Trace::default(),
             hep: None,

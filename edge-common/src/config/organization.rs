@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::host_name::HostName;
+use crate::host_name::{HostName, HostPort};
 
 /// The organisation that the edge stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct SipDomain {
     pub domain: HostName,
     /// Remote users of this domain sign in here, so its `_sip._tls` record names this edge.
     pub remote_users_here: bool,
+    /// The edge of another site where they sign in instead; who tries it here is sent there.
+    pub remote_users_edge: Option<HostPort>,
 }
 
 /// The topologies of the guide; there is no other.

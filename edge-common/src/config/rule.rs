@@ -205,6 +205,9 @@ rules! {
     NO_REMOTE_DOMAIN = 111 Warning, "Remote users are allowed, and no domain has them here.",
         "No _sip._tls record would name this edge, so no client finds it.",
         "Set remote_users_here = true for a domain, or access.remote_users = false.";
+    REMOTE_EDGE_HERE = 112 Error, "Remote users of a domain are sent elsewhere and here.",
+        "Who is sent away comes back and is sent away again.",
+        "Set remote_users_here = false and name the edge of the other site, or leave remote_users_edge out.";
 
     MEMBER_NAME_TWICE = 201 Error, "Two members have one name.",
         "--node would not know which is meant.",

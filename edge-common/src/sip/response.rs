@@ -20,6 +20,25 @@ impl Response {
     /// Starts a response. `to_tag` is put on a To that has none, unless the status is 100.
     #[must_use]
     pub fn to(request: &Message<'_>, status: u16, reason: &str, to_tag: &str) -> Self {
+        let as_it_came = |via: &[u8], out: &mut Vec<u8>| out.extend_from_slice(via);
+        Self::noting(request, status, reason, to_tag, as_it_came)
+    }
+
+    /// The same, with the topmost Via as `write_top` appends it: it is for the first hop to say where the
+    /// request really came from (RFC 3261 §18.2.1).
+    #[must_use]
+    pub fn noting(
+        request: &Message<'_>,
+        status: u16,
+        reason: &str,
+        to_tag: &str,
+        write_top: impl FnOnce(&[u8], &mut Vec<u8>),
+    ) -> Self {
+        let top = request
+            .list(Name::Via)
+            .next()
+            .map(|element| element.range());
+        let mut write_top = Some(write_top);
         let mut bytes = Vec::with_capacity(512);
         bytes.extend_from_slice(format!("SIP/2.0 {status} {reason}\r\n").as_bytes());
         for header in request.headers() {
@@ -30,7 +49,19 @@ impl Response {
             let value = header.value();
             bytes.extend_from_slice(name.as_str().as_bytes());
             bytes.extend_from_slice(b": ");
-            bytes.extend_from_slice(value);
+            match (&top, write_top.take()) {
+                (Some(top), Some(write)) if header.value_range().contains(&top.start) => {
+                    let all = request.bytes();
+                    let range = header.value_range();
+                    bytes.extend_from_slice(&all[range.start..top.start]);
+                    write(&all[top.clone()], &mut bytes);
+                    bytes.extend_from_slice(&all[top.end..range.end]);
+                }
+                (_, write) => {
+                    write_top = write;
+                    bytes.extend_from_slice(value);
+                }
+            }
             if name == Name::To && status > 100 && needs_tag(value) {
                 bytes.extend_from_slice(b";tag=");
                 bytes.extend_from_slice(to_tag.as_bytes());

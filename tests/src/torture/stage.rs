@@ -6,7 +6,7 @@ use edge_access::proxy::refusal::Drop;
 use edge_access::proxy::settings::{FederationRules, Settings};
 use edge_access::proxy::token::Tokens;
 use edge_access::proxy::{Event, Proxy};
-use edge_common::config::{AccessLimits, RegisterMode, SipDomain, WebSocket};
+use edge_common::config::{AccessLimits, Clients, Disclosure, RegisterMode, SipDomain, WebSocket};
 use edge_common::host_name::HostName;
 use edge_common::random::Seeded;
 use edge_common::secret::{ArraySecret, Secrets};
@@ -152,6 +152,7 @@ fn settings() -> Settings {
     let own = |domain: &&str| SipDomain {
         domain: name(domain),
         remote_users_here: true,
+        remote_users_edge: None,
     };
     Settings {
         node: 1,
@@ -167,6 +168,8 @@ fn settings() -> Settings {
         anonymous_users: false,
         register_mode: RegisterMode::Path,
         websocket: WebSocket::default(),
+        clients: Clients::default(),
+        disclosure: Disclosure::default(),
         next_hop: Some("director.edge.test:5061".parse().expect("a next hop")),
         trusted_servers: Vec::new(),
         federation: FederationRules {

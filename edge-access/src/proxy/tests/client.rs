@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use edge_common::config::RegisterMode;
+use edge_common::config::{Clients, RegisterMode};
 
 use super::world::{World, request, response, settings, status, values};
-use crate::proxy::settings::newcomer;
 use crate::proxy::token::FlowKey;
 use crate::proxy::{CloseReason, Event};
 
@@ -92,7 +91,7 @@ fn a_sign_in_goes_to_the_director_and_its_answer_back_over_the_same_connection()
     let welcome = world.sent(client).expect("the answer");
     assert_eq!(
         values(&welcome, "ms-keep-alive"),
-        ["UAS; tcp=no; hop-hop=yes; end-end=no; timeout=300"]
+        ["UAS; tcp=no; hop-hop=yes; end-end=no; timeout=325"]
     );
     assert_eq!(values(&welcome, "ms-user-logon-data"), ["RemoteUser"]);
     assert!(values(&welcome, "ms-edge-proxy-message-trust").is_empty());
@@ -301,7 +300,7 @@ fn without_the_director_a_client_is_told_when_to_come_back() {
 fn a_newcomer_has_few_requests_in_flight_and_few_in_all() {
     let mut world = World::new();
     let (director, client) = (world.next_hop(0), world.client(0));
-    for _ in 0..newcomer::IN_FLIGHT_MAX {
+    for _ in 0..Clients::default().newcomer_in_flight {
         world.receive(client, register(&[]));
     }
     let first = world.sent(director).expect("forwarded");
@@ -311,7 +310,7 @@ fn a_newcomer_has_few_requests_in_flight_and_few_in_all() {
     assert_eq!(status(world.sent(client)), "401 Unauthorized");
     world.receive(client, register(&[]));
     assert_eq!(world.sent(client), None, "one place is free again");
-    for _ in 0..newcomer::REQUESTS_MAX {
+    for _ in 0..Clients::default().newcomer_requests {
         // What is refused is not free.
         world.receive(
             client,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edge_common::cert::identity::{CertificateId, Fingerprint, ProvenNames};
-use edge_common::config::{AccessLimits, RegisterMode, SipDomain, WebSocket};
+use edge_common::config::{AccessLimits, Clients, Disclosure, RegisterMode, SipDomain, WebSocket};
 use edge_common::host_name::{HostName, HostPort};
 use edge_common::partner_proof::Rules;
 use edge_common::random::Seeded;
@@ -38,7 +38,7 @@ pub(super) fn name(text: &str) -> HostName {
     text.parse().expect("lawful name")
 }
 
-pub(super) fn settings() -> Settings {
+pub(in crate::proxy) fn settings() -> Settings {
     Settings {
         node: 3,
         epoch: 7,
@@ -52,16 +52,20 @@ pub(super) fn settings() -> Settings {
             SipDomain {
                 domain: name("contoso.test"),
                 remote_users_here: true,
+                remote_users_edge: None,
             },
             SipDomain {
                 domain: name("other-site.test"),
                 remote_users_here: false,
+                remote_users_edge: None,
             },
         ],
         remote_users: true,
         anonymous_users: false,
         register_mode: RegisterMode::Both,
         websocket: WebSocket::default(),
+        clients: Clients::default(),
+        disclosure: Disclosure::default(),
         next_hop: Some("director.contoso.internal:5061".parse().expect("lawful")),
         trusted_servers: Vec::new(),
         federation: FederationRules {

@@ -1,5 +1,7 @@
 //! Limits that contradict each other or real traffic.
 
+use std::time::Duration;
+
 use super::Check;
 use crate::config::rule;
 use crate::config::units::{KIB, MIB, duration_text, size_text};
@@ -9,6 +11,7 @@ use crate::host_name::NamePattern;
 pub(super) fn apply(check: &mut Check<'_>) {
     parts(check);
     sizes(check);
+    durations(check);
     queues(check);
     pools(check);
     ways_in(check);
@@ -106,6 +109,10 @@ fn sizes(check: &mut Check<'_>) {
             ),
         ]);
     }
+    if let Some(clients) = file.access.as_ref().map(|access| &access.clients) {
+        let body = clients.newcomer_body;
+        sizes.push(("access.clients.newcomer_body", body, 4 * KIB, 64 * MIB));
+    }
     if let Some(limits) = file.webconf.as_ref().map(|webconf| &webconf.limits) {
         sizes.extend([
             ("webconf.limits.preread", limits.preread, 256, 64 * KIB),
@@ -130,6 +137,37 @@ fn sizes(check: &mut Check<'_>) {
                 key,
                 format!("{} is more than {}", size_text(size), size_text(most)),
             );
+        }
+    }
+}
+
+/// A client that sends no keep-alive for longer is cut off by a NAT on its way, or by us (MS-SIPRE).
+fn durations(check: &mut Check<'_>) {
+    let Some(clients) = check.file.access.as_ref().map(|access| &access.clients) else {
+        return;
+    };
+    let durations = [
+        (
+            "access.clients.keep_alive",
+            clients.keep_alive,
+            Duration::from_secs(60),
+            Duration::from_secs(20 * 60),
+        ),
+        (
+            "access.clients.newcomer_time",
+            clients.newcomer_time,
+            Duration::from_secs(5),
+            Duration::from_secs(10 * 60),
+        ),
+    ];
+    for (key, duration, least, most) in durations {
+        let text = duration_text;
+        if duration < least {
+            let message = format!("{} is less than {}", text(duration), text(least));
+            check.tell(rule::LIMIT_SMALL, key, message);
+        } else if duration > most {
+            let message = format!("{} is more than {}", text(duration), text(most));
+            check.tell(rule::LIMIT_LARGE, key, message);
         }
     }
 }

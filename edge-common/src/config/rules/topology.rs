@@ -228,4 +228,18 @@ fn remote_users_here(check: &mut Check<'_>) {
         let message = "remote users are allowed, and no SIP domain has remote_users_here";
         check.tell(rule::NO_REMOTE_DOMAIN, "access.remote_users", message);
     }
+    for (at, entry) in organization.sip_domains.iter().enumerate() {
+        let Some(edge) = &entry.remote_users_edge else {
+            continue;
+        };
+        let is_us = access.fqdn.as_ref() == Some(&edge.host);
+        if entry.remote_users_here || is_us {
+            let what = if is_us { "is this edge" } else { "is not used" };
+            check.tell(
+                rule::REMOTE_EDGE_HERE,
+                format!("organization.sip_domains[{at}].remote_users_edge"),
+                format!("{edge} {what}"),
+            );
+        }
+    }
 }

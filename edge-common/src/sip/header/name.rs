@@ -22,6 +22,25 @@ macro_rules! names {
             }
         }
 
+        impl Name {
+            /// How many there are, [`Name::Other`] among them; `name as usize` is below it.
+            pub const COUNT: usize = LONG.len() + 1;
+
+            /// All that have a name.
+            pub fn all() -> impl Iterator<Item = Self> {
+                LONG.iter().map(|&(_, name)| name)
+            }
+
+            /// The compact form, of those that have one.
+            #[must_use]
+            pub const fn compact(self) -> Option<char> {
+                match self {
+                    $($(Self::$variant => Some($compact as char),)?)*
+                    _ => None,
+                }
+            }
+        }
+
         const LONG: &[(&str, Name)] = &[$(($long, Name::$variant),)*];
         const COMPACT: [Name; 256] = {
             let mut table = [Name::Other; 256];
@@ -45,9 +64,11 @@ names! {
     ContentLength "Content-Length" b'l',
     ContentType "Content-Type" b'c',
     CSeq "CSeq",
+    Diversion "Diversion",
     Event "Event" b'o',
     Expires "Expires",
     From "From" b'f',
+    HistoryInfo "History-Info",
     MaxForwards "Max-Forwards",
     MsAssertedVerificationLevel "ms-asserted-verification-level",
     MsClientDiagnostics "ms-client-diagnostics",
@@ -58,13 +79,24 @@ names! {
     MsKeepAlive "ms-keep-alive",
     MsSubnet "ms-subnet",
     MsUserLogonData "ms-user-logon-data",
+    PAccessNetworkInfo "P-Access-Network-Info",
     PAssertedIdentity "P-Asserted-Identity",
+    PAssertedService "P-Asserted-Service",
     Path "Path",
+    PChargingFunctionAddresses "P-Charging-Function-Addresses",
+    PChargingVector "P-Charging-Vector",
     PPreferredIdentity "P-Preferred-Identity",
+    PPreferredService "P-Preferred-Service",
+    Privacy "Privacy",
     ProxyAuthenticate "Proxy-Authenticate",
+    ProxyAuthenticationInfo "Proxy-Authentication-Info",
     ProxyAuthorization "Proxy-Authorization",
     ProxyRequire "Proxy-Require",
+    PServedUser "P-Served-User",
+    PVisitedNetworkId "P-Visited-Network-ID",
+    Reason "Reason",
     RecordRoute "Record-Route",
+    RemotePartyId "Remote-Party-ID",
     Require "Require",
     RetryAfter "Retry-After",
     Route "Route",
@@ -75,6 +107,7 @@ names! {
     Unsupported "Unsupported",
     UserAgent "User-Agent",
     Via "Via" b'v',
+    Warning "Warning",
     WwwAuthenticate "WWW-Authenticate",
 }
 
