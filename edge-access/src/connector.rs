@@ -346,7 +346,7 @@ async fn serve_next_hop(core: &Core, target: &HostPort, stream: Stream) {
     // The count follows the connection even if this task is dropped with its core.
     let mut counted = None;
     core.serve(stream, peer, Opener::Us, |key| {
-        core.next_hop(key);
+        core.next_hop(key, 0);
         counted = Some(Counted::new(core));
     })
     .await;

@@ -17,6 +17,9 @@ pub struct Observer {
     answered: Counters<3>,
     dropped: Counters<1>,
     closed: Counters<1>,
+    stateless: Counters<1>,
+    failed_over: Counter,
+    timed_out: Counter,
     promoted: Counter,
     verdicts: Counters<1>,
     watched: Counters<1>,
@@ -27,7 +30,7 @@ pub struct Observer {
     flows: Gauge,
     websockets: Gauge,
     websocket_handshakes: Counters<1>,
-    tables: [Gauges<1>; 4],
+    tables: [Gauges<1>; 6],
     verdicts_known: Gauge,
     verdicts_pending: Gauge,
 }
@@ -39,6 +42,8 @@ pub struct Tables {
     held_bytes: Gauge,
     links: Gauge,
     targets: Gauge,
+    transactions: Gauge,
+    transaction_bytes: Gauge,
 }
 
 impl Tables {
@@ -48,6 +53,8 @@ impl Tables {
         set(&self.held_bytes, fill.held_bytes);
         set(&self.links, fill.links);
         set(&self.targets, fill.targets);
+        set(&self.transactions, fill.transactions);
+        set(&self.transaction_bytes, fill.transaction_bytes);
     }
 }
 
@@ -83,6 +90,19 @@ impl Observer {
                 "connections_closed",
                 "Connections that the edge closed",
                 ["reason"],
+            ),
+            stateless: metrics.counters(
+                "requests_stateless",
+                "Requests that went on without an entry in the table of transactions",
+                ["reason"],
+            ),
+            failed_over: metrics.counter(
+                "requests_failed_over",
+                "Requests that were sent to their next target",
+            ),
+            timed_out: metrics.counter(
+                "requests_timed_out",
+                "Requests that a target did not answer in time",
             ),
             promoted: metrics.counter("clients_accepted", "Clients that the inside has accepted"),
             verdicts: metrics.counters(
@@ -131,6 +151,11 @@ impl Observer {
                     "Partners' edges that are connected, dialled or left alone",
                 ),
                 ("targets", "Domains whose edge is remembered"),
+                ("transactions", "Transactions under way"),
+                (
+                    "transaction_bytes",
+                    "Bytes of the requests that transactions keep",
+                ),
             ]
             .map(|(name, help)| metrics.gauges(name, help, ["core"])),
             verdicts_known: metrics.gauge(
@@ -148,12 +173,21 @@ impl Observer {
     #[must_use]
     pub fn tables(&self, core: usize) -> Tables {
         let core = core.to_string();
-        let [waits, held_bytes, links, targets] = &self.tables;
+        let [
+            waits,
+            held_bytes,
+            links,
+            targets,
+            transactions,
+            transaction_bytes,
+        ] = &self.tables;
         Tables {
             waits: waits.with([&core]),
             held_bytes: held_bytes.with([&core]),
             links: links.with([&core]),
             targets: targets.with([&core]),
+            transactions: transactions.with([&core]),
+            transaction_bytes: transaction_bytes.with([&core]),
         }
     }
 
@@ -179,6 +213,18 @@ impl Observer {
             Event::Dropped(drop) => {
                 self.dropped.with([drop.label()]).inc();
                 tracing::debug!(reason = drop.label(), "message dropped");
+            }
+            Event::Stateless(reason) => {
+                self.stateless.with([reason.label()]).inc();
+                tracing::debug!(reason = reason.label(), "request without a transaction");
+            }
+            Event::FailedOver => {
+                self.failed_over.inc();
+                tracing::debug!("request sent to its next target");
+            }
+            Event::TimedOut => {
+                self.timed_out.inc();
+                tracing::debug!("request not answered in time");
             }
             Event::Promoted(flow) => {
                 self.promoted.inc();

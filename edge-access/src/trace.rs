@@ -131,7 +131,11 @@ impl Outcome {
                 reason: refusal.label(),
             }),
             Event::Dropped(drop) => Some(Self::Dropped(drop.label())),
-            Event::Promoted(_) | Event::Verdict { .. } => None,
+            Event::Promoted(_)
+            | Event::Verdict { .. }
+            | Event::Stateless(_)
+            | Event::FailedOver
+            | Event::TimedOut => None,
         }
     }
 }

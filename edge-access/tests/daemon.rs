@@ -294,25 +294,26 @@ fn a_client_that_does_not_read_is_let_go_and_nobody_else_waits() {
     next_hops[core].send(response(&asked, "200 OK"));
     client.receive();
     let route = format!("Route: {}", values(&asked, "Path")[0]);
-    let message = request(
-        "MESSAGE",
-        "sip:bob@contoso.test",
-        "alice@contoso.test",
-        "bob@contoso.test",
-        &[&route],
-    )
-    .replace("Content-Length: 0", "Content-Length: 100000")
-        + &"x".repeat(100_000);
+    let message = || {
+        let head = request(
+            "MESSAGE",
+            "sip:bob@contoso.test",
+            "alice@contoso.test",
+            "bob@contoso.test",
+            &[&route],
+        );
+        head.replace("Content-Length: 0", "Content-Length: 100000") + &"x".repeat(100_000)
+    };
     let stalled = "edge_access_connections_closed_total{reason=\"queue_full\"}";
     // What the kernel takes for the client comes on top of our own queue.
     for _ in 0..400 {
-        next_hops[core].send(&message);
+        next_hops[core].send(message());
         if edge.metric(stalled) == 1 {
             break;
         }
     }
     assert_eq!(edge.metric(stalled), 1);
-    next_hops[core].send(&message);
+    next_hops[core].send(message());
     assert_eq!(status(&next_hops[core].receive()), "430 Flow Failed");
     let mut other = edge.client();
     other.send(register("carol"));

@@ -90,6 +90,8 @@ struct Inner {
     partners: Partners,
     /// On the core that owns them.
     verdicts: Option<Verdicts>,
+    /// Connections to the next hop; some may be gone.
+    next_hops: RefCell<Vec<FlowKey>>,
     /// When the timer task wakes next.
     armed: Cell<Option<Instant>>,
     rearm: Notify,
@@ -129,6 +131,7 @@ impl Core {
             recorder,
             partners,
             verdicts,
+            next_hops: RefCell::default(),
             armed: Cell::new(None),
             rearm: Notify::new(),
             frame: RefCell::default(),
@@ -203,9 +206,21 @@ impl Core {
         }
     }
 
-    /// That connection leads to the next hop.
-    pub fn next_hop(&self, key: FlowKey) {
-        self.0.proxy.borrow_mut().handle_next_hop(key);
+    /// That connection leads to the next hop, or to the one of that rank.
+    pub fn next_hop(&self, key: FlowKey, rank: u8) {
+        self.0.proxy.borrow_mut().handle_next_hop(key, rank);
+        self.0.next_hops.borrow_mut().push(key);
+    }
+
+    /// Bytes that wait in the fullest of the queues towards the next hop.
+    fn backlog(&self) -> usize {
+        let streams = self.0.streams.borrow();
+        let hops = self.0.next_hops.borrow();
+        hops.iter()
+            .filter_map(|hop| streams.get(*hop))
+            .map(Stream::queued)
+            .max()
+            .unwrap_or(0)
     }
 
     /// A partner's edge could not be reached.
@@ -307,6 +322,7 @@ impl Core {
 
     fn closed(&self, key: FlowKey) {
         self.0.proxy.borrow_mut().handle_closed(key);
+        self.0.next_hops.borrow_mut().retain(|hop| *hop != key);
         drop(self.forget(key));
         self.settle();
     }
@@ -325,6 +341,7 @@ impl Core {
     fn consume(&self, key: FlowKey, framer: &mut Framer, received: &[u8]) -> usize {
         let now = run::now();
         let mut at = 0;
+        self.0.proxy.borrow_mut().handle_backlog(self.backlog());
         while self.0.streams.borrow().get(key).is_some() {
             let mut proxy = self.0.proxy.borrow_mut();
             // The inside may have accepted the client since its last message.

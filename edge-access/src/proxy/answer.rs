@@ -16,7 +16,7 @@ use super::refusal::Refusal;
 use super::request::Request;
 use super::token::{FlowKey, Realm};
 use super::trust::Source;
-use super::{Event, Proxy, policy, via};
+use super::{Event, Proxy, admission, policy, via};
 
 impl Proxy {
     /// Refuses a request, unless it is one that nothing answers.
@@ -78,6 +78,10 @@ impl Proxy {
                 }
                 None => response,
             },
+            Refusal::RegistrationStorm => {
+                let wait = admission::retry_after(message, &mut *self.rng);
+                response.header(Name::RetryAfter, &wait.to_string())
+            }
             _ if refusal.is_passing() => {
                 let wait = RETRY_AFTER_MIN + self.rng.below(RETRY_AFTER_SPREAD);
                 response.header(Name::RetryAfter, &wait.to_string())
@@ -144,7 +148,7 @@ pub(super) fn is_ack_of_ours(request: &Request<'_>) -> bool {
 
 /// The same for a retransmission, as we keep no memory of the first answer (RFC 3261 §8.2.7), and for
 /// the ACK of it, which differs only in its method and To tag.
-fn to_tag(message: &Message<'_>) -> String {
+pub(super) fn to_tag(message: &Message<'_>) -> String {
     let value = |name| message.first(name).map(|h| h.value()).unwrap_or_default();
     let cseq = CSeq::parse(value(Name::CSeq)).map_or(0, |cseq| cseq.number);
     let via = message.list(Name::Via).next();

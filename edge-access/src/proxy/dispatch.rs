@@ -16,6 +16,7 @@ use super::refusal::{Drop, Refusal};
 use super::request::Request;
 use super::route::{self, Destination, Routes};
 use super::token::{FlowKey, FlowRef, Realm, RouteToken};
+use super::transaction::{Matched, bit};
 use super::trust::Source;
 use super::wait::Wait;
 use super::{CloseReason, Event, Proxy, Stop, answer};
@@ -26,24 +27,47 @@ impl Proxy {
             self.close(key, CloseReason::NewcomerBudget);
             return;
         }
-        match self.route(now, key, message) {
+        match self.take_in(now, key, message) {
             Ok(()) => {}
             Err(Stop::Refuse(refusal)) => self.answer(key, message, refusal),
             Err(Stop::Wait(wait)) => self.hold(now, key, message, wait),
         }
     }
 
-    fn route(&mut self, now: Now, key: FlowKey, message: &Message<'_>) -> Result<(), Stop> {
+    /// A request that came over a connection: what belongs to a transaction under way ends here.
+    fn take_in(&mut self, now: Now, key: FlowKey, message: &Message<'_>) -> Result<(), Stop> {
+        let request = Request::read(*message)?;
+        let hash = self.hash(&request);
+        if self.matched(now, key, &request, hash) == Matched::Done {
+            return Ok(());
+        }
+        if answer::is_ack_of_ours(&request) {
+            self.event(Event::Dropped(Drop::AckOfRefusal));
+            return Ok(());
+        }
+        self.route(now, key, message)
+    }
+
+    fn hash(&self, request: &Request<'_>) -> u64 {
+        request
+            .marked(b"")
+            .transaction(&request.via, request.method, &self.table_key)
+    }
+
+    /// Finds out where a request goes, and sends it there.
+    pub(super) fn route(
+        &mut self,
+        now: Now,
+        key: FlowKey,
+        message: &Message<'_>,
+    ) -> Result<(), Stop> {
         let Some(realm) = self.flows.get(key).map(|flow| flow.peer.realm()) else {
             return Ok(());
         };
         let request = Request::read(*message)?;
         policy::admit(&request)?;
-        if answer::is_ack_of_ours(&request) {
-            self.event(Event::Dropped(Drop::AckOfRefusal));
-            return Ok(());
-        }
-        let routes = Routes::read(&request, &self.settings, &self.tokens, now.unix)?;
+        let mut routes = Routes::read(&request, &self.settings, &self.tokens, now.unix)?;
+        routes.transaction = self.hash(&request);
         self.refuse_loop(&request, &routes, realm)?;
         match realm {
             Realm::Client => self.client_request(now, key, &request, &routes),
@@ -71,14 +95,18 @@ impl Proxy {
         if self.has_too_much_in_flight(key, request) {
             return Err(Refusal::Newcomer.into());
         }
-        let egress = self.next_hop(request, routes)?;
+        self.admit_work(now, key, request, routes)?;
+        let target = self.next_hop(request, routes)?;
         let outside = RouteToken::Client(self.flow_ref(key));
         let way = Way {
-            egress,
+            egress: target.flow,
             realm: Realm::Inside,
             mark: INSIDE_MARK,
             outside: &outside,
             source: Some(Source::Client),
+            rank: target.rank,
+            candidates: target.candidates,
+            branch: None,
         };
         self.forward(now, key, request, routes, &way)?;
         Ok(())
@@ -99,15 +127,21 @@ impl Proxy {
         }
         let domain = policy::admit_partner(&self.settings, request, routes)?;
         let proof = self.prove(now, key, domain)?;
-        self.meter(now, key, request, routes.in_dialog, proof.kind)?;
-        let egress = self.next_hop(request, routes)?;
+        if self.again.is_none() {
+            self.meter(now, key, request, routes.in_dialog, proof.kind)?;
+        }
+        self.admit_work(now, key, request, routes)?;
+        let target = self.next_hop(request, routes)?;
         let outside = RouteToken::Partner(proof.target.clone());
         let way = Way {
-            egress,
+            egress: target.flow,
             realm: Realm::Inside,
             mark: INSIDE_MARK,
             outside: &outside,
             source: Some(Source::Partner(proof.kind, &proof.target.host)),
+            rank: target.rank,
+            candidates: target.candidates,
+            branch: None,
         };
         self.forward(now, key, request, routes, &way)?;
         Ok(())
@@ -159,6 +193,9 @@ impl Proxy {
             mark: flow_mark(to.key),
             outside: &RouteToken::Client(to),
             source: None,
+            rank: 0,
+            candidates: 1,
+            branch: None,
         };
         self.forward(now, key, request, routes, &way)?;
         Ok(())
@@ -174,12 +211,15 @@ impl Proxy {
         domain: HostName,
     ) -> Result<(), Stop> {
         policy::admit_federated_method(&self.settings, request)?;
-        let (egress, target) = match self.settings.federation.of_domain(&domain) {
+        let (edge, target) = match self.settings.federation.of_domain(&domain) {
             DomainRule::Blocked | DomainRule::Unlisted => return Err(Refusal::Unroutable.into()),
-            DomainRule::Direct(target) => (self.link(now, &target)?, target),
+            DomainRule::Direct(edge) => {
+                let flow = self.link(now, &edge)?;
+                (edge, Target::only(flow))
+            }
             DomainRule::Automatic | DomainRule::Discovered => self.link_to(now, domain)?,
         };
-        self.to_partner(now, key, request, routes, egress, target)
+        self.to_partner(now, key, request, routes, target, edge)
     }
 
     /// A request in a dialog: its route names the partner's edge.
@@ -192,7 +232,7 @@ impl Proxy {
         target: HostPort,
     ) -> Result<(), Stop> {
         policy::admit_federated_method(&self.settings, request)?;
-        let egress = self.link(now, &target)?;
+        let egress = Target::only(self.link(now, &target)?);
         self.to_partner(now, key, request, routes, egress, target)
     }
 
@@ -206,27 +246,53 @@ impl Proxy {
         key: FlowKey,
         request: &Request<'_>,
         routes: &Routes<'_>,
-        egress: FlowKey,
-        target: HostPort,
+        target: Target,
+        edge: HostPort,
     ) -> Result<(), Stop> {
-        let mark = host_mark(&target.host);
+        let mark = host_mark(&edge.host);
         let way = Way {
-            egress,
+            egress: target.flow,
             realm: Realm::Partner,
             mark,
-            outside: &RouteToken::Partner(target),
+            outside: &RouteToken::Partner(edge),
             source: None,
+            rank: target.rank,
+            candidates: target.candidates,
+            branch: None,
         };
         self.forward(now, key, request, routes, &way)?;
         Ok(())
     }
 
-    /// The connection to the Director. While we drain, what would start something new is told to go elsewhere.
-    fn next_hop(&self, request: &Request<'_>, routes: &Routes<'_>) -> Result<FlowKey, Refusal> {
-        if self.draining && !routes.in_dialog && request.may_make_dialog() {
+    /// The connection to the Director: the first that this request was not sent over, one that works rather
+    /// than one that is suspect. While we drain, what would start something new is told to go elsewhere.
+    fn next_hop(&self, request: &Request<'_>, routes: &Routes<'_>) -> Result<Target, Refusal> {
+        let starts_anew = self.draining && !routes.in_dialog && request.may_make_dialog();
+        if starts_anew && self.again.is_none() {
             return Err(Refusal::Draining);
         }
-        self.next_hop.ok_or(Refusal::NextHopDown)
+        let suspect = |flow: FlowKey| self.flows.get(flow).is_none_or(|flow| flow.timeouts > 0);
+        let candidates = self
+            .next_hops
+            .iter()
+            .fold(0, |all, hop| all | bit(hop.rank));
+        self.next_hops
+            .iter()
+            .filter(|hop| !self.was_tried(hop.rank))
+            .min_by_key(|hop| (suspect(hop.flow), hop.rank))
+            .map(|hop| Target {
+                flow: hop.flow,
+                rank: hop.rank,
+                candidates,
+            })
+            .ok_or(Refusal::NextHopDown)
+    }
+
+    /// Whether the request that is being sent anew was sent to the target of that rank before.
+    pub(super) fn was_tried(&self, rank: u8) -> bool {
+        self.again
+            .and_then(|id| self.transactions.get(id))
+            .is_some_and(|entry| entry.tried & bit(rank) != 0)
     }
 
     /// A partner may only use routes that lead back to itself.
@@ -277,6 +343,28 @@ impl Proxy {
             }
             Some(Peer::Client(Standing::Promoted) | Peer::Inside { .. } | Peer::Partner(_))
             | None => false,
+        }
+    }
+}
+
+/// One of the targets that a request can go to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target {
+    /// The connection.
+    pub(super) flow: FlowKey,
+    /// Its place among them.
+    pub(super) rank: u8,
+    /// The places of all, as bits.
+    pub(super) candidates: u8,
+}
+
+impl Target {
+    /// There is no other.
+    pub(super) const fn only(flow: FlowKey) -> Self {
+        Self {
+            flow,
+            rank: 0,
+            candidates: 1,
         }
     }
 }

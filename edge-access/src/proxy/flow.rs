@@ -14,6 +14,7 @@ use edge_common::timer::TimerId;
 use super::meter::Meter;
 use super::refusal::Refusal;
 use super::token::{FlowKey, Realm};
+use super::transaction::NO_TRANSACTION;
 
 /// One connection with its handshake done.
 #[derive(Debug)]
@@ -34,6 +35,10 @@ pub struct Flow {
     pub ponged: Option<Instant>,
     /// After how much silence it promised to speak.
     pub keep_alive: Option<Duration>,
+    /// Requests in a row that went in while nothing came out.
+    pub(super) timeouts: u8,
+    /// The first of the transactions whose requests went over it.
+    pub(super) pending: u32,
     /// Its one timer.
     pub(super) timer: Option<TimerId>,
 }
@@ -128,6 +133,8 @@ impl Flow {
             web: false,
             ponged: None,
             keep_alive: None,
+            timeouts: 0,
+            pending: NO_TRANSACTION,
             timer: None,
         }
     }

@@ -13,6 +13,7 @@ use super::refusal::Refusal;
 use super::request::Request;
 use super::route::Routes;
 use super::token::{BranchToken, FlowKey, Realm, RouteToken};
+use super::transaction::TransactionId;
 use super::trust::Source;
 use super::{Event, Output, Parcel, ParcelKind, Proxy, contact, hygiene, keep_alive, via};
 
@@ -26,6 +27,13 @@ pub(super) struct Way<'a> {
     pub(super) outside: &'a RouteToken,
     /// What the inside is told of the sender, when it goes there.
     pub(super) source: Option<Source<'a>>,
+    /// Which of the targets that there are it is.
+    pub(super) rank: u8,
+    /// The ranks of all of them, as bits.
+    pub(super) candidates: u8,
+    /// The branch of the INVITE that a CANCEL or the ACK of a failure belongs to: these go one hop, so
+    /// ours is their only Via.
+    pub(super) branch: Option<BranchToken>,
 }
 
 impl Proxy {
@@ -37,16 +45,37 @@ impl Proxy {
         routes: &Routes<'_>,
         way: &Way<'_>,
     ) -> Result<(), Refusal> {
+        let Some(realm) = self.flows.get(ingress).map(|flow| flow.peer.realm()) else {
+            return Ok(());
+        };
+        let id = self.track(now, ingress, request, routes, way);
+        let branch = way
+            .branch
+            .unwrap_or_else(|| self.branch(ingress, realm, request, routes, way, id));
         let mut edits = std::mem::take(&mut self.edits);
         edits.clear();
-        let edited = self.edit(now, ingress, request, routes, way, &mut edits);
+        let edited = self.edit(now, ingress, request, routes, way, &branch, &mut edits);
         if edited.is_ok() {
             self.send(ingress, request, way, &mut edits);
+            if let Some(id) = id {
+                self.sent(now, id, &branch, way);
+                if self.again.is_none() && request.method == b"INVITE" {
+                    self.say_trying(ingress, &request.message);
+                }
+            }
+        } else if let Some(id) = id
+            && self.again.is_none()
+        {
+            self.end(id);
         }
         self.edits = edits;
         edited
     }
 
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "from the most specific to the most general"
+    )]
     fn edit(
         &self,
         now: Now,
@@ -54,6 +83,7 @@ impl Proxy {
         request: &Request<'_>,
         routes: &Routes<'_>,
         way: &Way<'_>,
+        branch: &BranchToken,
         edits: &mut Edits,
     ) -> Result<(), Refusal> {
         let Some(flow) = self.flows.get(ingress) else {
@@ -67,7 +97,11 @@ impl Proxy {
         if let Some(crossing) = self.crossing(realm, way.egress, way.realm, false) {
             hygiene::apply(message, crossing, &self.settings, edits);
         }
-        if realm != Realm::Inside {
+        if way.branch.is_some() {
+            for range in message.leading(Name::Via, request.via_count) {
+                edits.remove(range);
+            }
+        } else if realm != Realm::Inside {
             via::note_source(message, flow.remote, ingress, edits);
         }
         if realm == Realm::Client {
@@ -79,7 +113,7 @@ impl Proxy {
         }
         let start = message.headers_start();
         edits.replace_with(start..start, |out| {
-            self.write_via(ingress, realm, request, routes, way, out);
+            self.write_via(way, branch, out);
             self.write_routes(now, ingress, request, way, out);
         });
         if let Some(source) = way.source {
@@ -105,24 +139,31 @@ impl Proxy {
         }
     }
 
-    fn write_via(
+    /// What our branch says: where the answer goes, and who may give it.
+    fn branch(
         &self,
         ingress: FlowKey,
         realm: Realm,
         request: &Request<'_>,
         routes: &Routes<'_>,
         way: &Way<'_>,
-        out: &mut Vec<u8>,
-    ) {
-        let marked = request.marked(routes.next);
-        let token = BranchToken {
+        id: Option<TransactionId>,
+    ) -> BranchToken {
+        let attempt = id
+            .and_then(|id| self.transactions.get(id))
+            .map(|entry| entry.attempt);
+        BranchToken {
             ingress: self.flow_ref(ingress),
             realm,
             keep_alive: realm == Realm::Client && keep_alive::asks(&request.message),
             egress: way.mark,
-            loop_mark: marked.loop_mark(realm),
-            transaction: marked.transaction(&request.via),
-        };
+            loop_mark: request.marked(routes.next).loop_mark(realm),
+            transaction: id.map_or(routes.transaction, TransactionId::to_bits),
+            attempt,
+        }
+    }
+
+    fn write_via(&self, way: &Way<'_>, branch: &BranchToken, out: &mut Vec<u8>) {
         let (host, port) = self.own_address(way.realm);
         let transport = if self.is_web(way.egress) {
             "WSS"
@@ -130,7 +171,7 @@ impl Proxy {
             "TLS"
         };
         via::write_own(transport, host.as_str(), port, out, |out| {
-            self.tokens.seal_branch(&token, out);
+            self.tokens.seal_branch(branch, out);
         });
     }
 
@@ -207,6 +248,7 @@ impl Proxy {
         let from = flow.peer.realm();
         if let Peer::Client(Standing::Newcomer { in_flight, .. }) = &mut flow.peer
             && request.is_answered()
+            && self.again.is_none()
         {
             *in_flight += 1;
         }

@@ -10,16 +10,19 @@
 //!
 //! One [`Proxy`] serves the connections of one core. It is told what arrived and says what to do; it
 //! opens nothing, waits for nothing and knows no other core's connections: what is for one of those
-//! leaves as a [`Parcel`]. No state is kept per transaction or dialog: [`token`] has it.
+//! leaves as a [`Parcel`]. What routes a message is in its [`token`]s; no state is kept per dialog, and that per
+//! [`transaction`] may be lost.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
+pub mod admission;
 mod answer;
 pub mod contact;
 mod dispatch;
 pub mod federation;
 pub mod flow;
 mod forward;
+mod health;
 pub mod hygiene;
 pub mod keep_alive;
 pub mod meter;
@@ -31,6 +34,7 @@ mod respond;
 pub mod route;
 pub mod settings;
 pub mod token;
+pub mod transaction;
 pub mod trust;
 pub mod via;
 mod wait;
@@ -55,6 +59,7 @@ use edge_common::sip::parse::Index;
 use edge_common::time::Now;
 use edge_common::timer::Wheel;
 
+use admission::{Admission, Load};
 use federation::Answer;
 use flow::{Flow, Flows, Peer, Standing};
 pub use output::{CloseReason, Event, Output, Parcel, ParcelKind, ResponseNote};
@@ -62,6 +67,9 @@ use refusal::{Drop, Refusal};
 use request::Request;
 use settings::Settings;
 use token::{FlowKey, FlowRef, Realm, Tokens};
+use transaction::TransactionId;
+use transaction::table::Table;
+use via::TableKey;
 use wait::{Link, Wait, Waiting};
 
 use crate::ws::handshake::Rules;
@@ -74,8 +82,19 @@ pub struct Proxy {
     rng: Box<dyn Random>,
     flows: Flows,
     timers: Wheel<FlowKey>,
-    /// Our own connection to the Director, while it stands.
-    next_hop: Option<FlowKey>,
+    /// Our own connections to the Director, while they stand.
+    next_hops: Vec<NextHop>,
+    transactions: Table,
+    transaction_timers: Wheel<TransactionId>,
+    /// As many as `transaction_timers` has room for.
+    transactions_max: usize,
+    /// The transaction whose request is being sent anew, while it is routed.
+    again: Option<TransactionId>,
+    table_key: TableKey,
+    /// How many registrations the Director takes.
+    admission: Admission,
+    /// How full what stands between us and the next hop is.
+    load: Load,
     /// Connections to partners that we dialled, are dialling or could not dial.
     links: BTreeMap<HostPort, Link>,
     /// Where domains have their edges, as the owner of the verdicts said.
@@ -105,6 +124,18 @@ pub struct Fill {
     pub links: usize,
     /// Domains whose edge is remembered.
     pub targets: usize,
+    /// Transactions under way.
+    pub transactions: usize,
+    /// Bytes of their requests.
+    pub transaction_bytes: usize,
+}
+
+/// One of our connections to the Director.
+#[derive(Clone, Copy, Debug)]
+struct NextHop {
+    flow: FlowKey,
+    /// Its place in the order in which they are tried.
+    rank: u8,
 }
 
 #[derive(Debug)]
@@ -131,15 +162,26 @@ impl Proxy {
         core: u8,
         settings: Arc<Settings>,
         tokens: Arc<Tokens>,
-        rng: Box<dyn Random>,
+        mut rng: Box<dyn Random>,
     ) -> Self {
         let connections = settings.limits.connections;
+        let transactions_max = settings.limits.transactions;
+        let mut table_key = TableKey::default();
+        rng.fill(&mut table_key);
         Self {
             core,
             rng,
             flows: Flows::new(core, connections),
             timers: Wheel::new(now.mono, TIMER_TICK, connections),
-            next_hop: None,
+            next_hops: Vec::new(),
+            transactions: Table::new(),
+            // A connection that is suspect has one transaction of our own.
+            transaction_timers: Wheel::new(now.mono, TIMER_TICK, transactions_max + connections),
+            transactions_max,
+            again: None,
+            table_key,
+            admission: Admission::new(now.mono, settings.limits.registrations_per_second),
+            load: Load::default(),
             links: BTreeMap::new(),
             targets: BTreeMap::new(),
             waits: BTreeMap::new(),
@@ -158,6 +200,8 @@ impl Proxy {
     /// New settings; connections go on under them.
     pub fn handle_settings(&mut self, settings: Arc<Settings>) {
         self.index = Index::new(settings.limits.headers);
+        self.admission
+            .set_max(settings.limits.registrations_per_second);
         self.settings = settings;
         // What was decided under other rules is decided anew.
         self.targets.clear();
@@ -213,15 +257,18 @@ impl Proxy {
         }
     }
 
-    /// That connection is the one to the Director: what comes from outside goes there.
-    pub fn handle_next_hop(&mut self, key: FlowKey) {
-        self.next_hop = Some(key);
+    /// That connection leads to the Director: what comes from outside goes there. Of several that of the lowest
+    /// rank (0 to 7) is taken, and the others when it fails.
+    pub fn handle_next_hop(&mut self, key: FlowKey, rank: u8) {
+        self.next_hops.retain(|hop| hop.rank != rank);
+        self.next_hops.push(NextHop { flow: key, rank });
+        self.next_hops.sort_by_key(|hop| hop.rank);
     }
 
     /// Whether the Director can be reached.
     #[must_use]
     pub const fn has_next_hop(&self) -> bool {
-        self.next_hop.is_some()
+        !self.next_hops.is_empty()
     }
 
     /// The far end closed the connection, or it broke.
@@ -232,9 +279,8 @@ impl Proxy {
         if let Some(timer) = flow.timer {
             self.timers.cancel(timer);
         }
-        if self.next_hop == Some(key) {
-            self.next_hop = None;
-        }
+        self.lose(flow.pending);
+        self.next_hops.retain(|hop| hop.flow != key);
         if let Peer::Partner(partner) = flow.peer
             && let Some(target) = partner.dialled
             && self.links.get(&target).is_some_and(|link| link.is(key))
@@ -333,6 +379,7 @@ impl Proxy {
     /// A deadline that [`Self::poll_timeout`] told has come.
     pub fn handle_timeout(&mut self, now: Now) {
         self.expire_waits(now);
+        self.expire_transactions(now);
         while let Some(key) = self.timers.pop_due(now.mono) {
             let Some(flow) = self.flows.get_mut(key) else {
                 continue;
@@ -349,7 +396,8 @@ impl Proxy {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let expiry = self.expiries.front().map(|(until, _)| *until);
-        [self.timers.next_wake(), expiry]
+        let transactions = self.transaction_timers.next_wake();
+        [self.timers.next_wake(), transactions, expiry]
             .into_iter()
             .flatten()
             .min()
@@ -412,6 +460,8 @@ impl Proxy {
             held_bytes: self.held_bytes,
             links: self.links.len(),
             targets: self.targets.len(),
+            transactions: self.transactions.len(),
+            transaction_bytes: self.transactions.kept_bytes(),
         }
     }
 

@@ -13,6 +13,7 @@ use super::federation::Question;
 use super::flow::Proof;
 use super::refusal::{Drop, Refusal};
 use super::token::{FlowKey, Realm};
+use super::transaction::TransactionId;
 
 /// Something for the shell to do.
 #[derive(Debug)]
@@ -61,9 +62,15 @@ pub enum ParcelKind {
     Response(ResponseNote),
 }
 
-/// What a response means to the connection it goes back on.
+/// What a response means to its transaction and to the connection it goes back on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseNote {
+    /// Its status.
+    pub status: u16,
+    /// What it answers.
+    pub method: Method,
+    /// The transaction of the core that it goes to, and which of its attempts.
+    pub transaction: Option<(TransactionId, u8)>,
     /// No more responses follow.
     pub is_final: bool,
     /// The inside accepts the client.
@@ -72,6 +79,37 @@ pub struct ResponseNote {
     pub found: Option<bool>,
     /// The client is told after how much silence it has to speak.
     pub keeps_alive: bool,
+}
+
+/// Methods, as far as transactions tell them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// INVITE.
+    Invite,
+    /// CANCEL.
+    Cancel,
+    /// Any other.
+    Other,
+}
+
+/// Why a request goes on without an entry in the table of transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StatelessReason {
+    /// The table has no room.
+    TableFull,
+    /// The requests that are kept take as much memory as they may.
+    BytesFull,
+}
+
+impl StatelessReason {
+    /// The label of its counter.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::TableFull => "table_full",
+            Self::BytesFull => "bytes_full",
+        }
+    }
 }
 
 /// Why a connection is closed by us.
@@ -89,6 +127,8 @@ pub enum CloseReason {
     NewcomerTimeout,
     /// A client that nobody vouched for sent too much.
     NewcomerBudget,
+    /// Requests go in and nothing comes out.
+    Wedged,
 }
 
 impl CloseReason {
@@ -115,6 +155,7 @@ impl CloseReason {
             Self::Idle => "idle",
             Self::NewcomerTimeout => "newcomer_timeout",
             Self::NewcomerBudget => "newcomer_budget",
+            Self::Wedged => "wedged",
         }
     }
 }
@@ -135,6 +176,12 @@ pub enum Event {
     Answered(Realm, Refusal),
     /// A message was thrown away.
     Dropped(Drop),
+    /// A request went on without an entry in the table of transactions.
+    Stateless(StatelessReason),
+    /// A request was sent to its next target.
+    FailedOver,
+    /// A request got no answer in time.
+    TimedOut,
     /// The inside accepted a client.
     Promoted(FlowKey),
     /// A partner was proven for a domain, or was not.

@@ -86,6 +86,14 @@ pub enum Refusal {
     Overload,
     /// The message does not fit the queue of its receiver.
     TooLong,
+    /// Nobody answered an INVITE in time.
+    Timeout,
+    /// The connection inside that the request went over is gone, and there is no other.
+    NextHopLost,
+    /// The Director takes no more registrations at present.
+    RegistrationStorm,
+    /// What is less urgent has to wait while there is too much to do.
+    LowPriority,
 }
 
 /// Diagnostics of MS-OCER: the number and its short reason.
@@ -114,6 +122,7 @@ impl Refusal {
             Self::HopLocal => (405, "Method Not Allowed"),
             Self::Scheme => (416, "Unsupported URI Scheme"),
             Self::Extension => (420, "Bad Extension"),
+            Self::Timeout => (408, "Request Timeout"),
             Self::FlowGone => (430, "Flow Failed"),
             Self::RouteInvalid => (481, "Call/Transaction Does Not Exist"),
             Self::Loop => (482, "Loop Detected"),
@@ -123,6 +132,8 @@ impl Refusal {
             | Self::Newcomer
             | Self::PartnerRate
             | Self::PartnerBusy
+            | Self::RegistrationStorm
+            | Self::LowPriority
             | Self::Overload => (503, "Service Unavailable"),
             Self::SrvUnresolved
             | Self::SrvUnusable(_)
@@ -130,6 +141,7 @@ impl Refusal {
             | Self::HostUnresolved
             | Self::PartnerUnreachable
             | Self::PartnerTls
+            | Self::NextHopLost
             | Self::PartnerUntrusted => (504, "Server time-out"),
             Self::Version => (505, "Version Not Supported"),
             Self::TooLong => (513, "Message Too Large"),
@@ -153,9 +165,12 @@ impl Refusal {
                 Some((1005, "Cannot route to destination domain"))
             }
             Self::NextHopDown
+            | Self::NextHopLost
             | Self::Draining
             | Self::PartnerRate
             | Self::PartnerBusy
+            | Self::RegistrationStorm
+            | Self::LowPriority
             | Self::Overload => Some((1007, "Temporarily cannot route")),
             Self::NotFederated | Self::PartnerContacts => Some((
                 1027,
@@ -189,6 +204,7 @@ impl Refusal {
             | Self::Extension
             | Self::HopLocal
             | Self::Newcomer
+            | Self::Timeout
             | Self::TooLong => None,
         }
     }
@@ -261,6 +277,10 @@ impl Refusal {
             Self::PartnerUntrusted => "partner_untrusted",
             Self::Overload => "overload",
             Self::TooLong => "too_long",
+            Self::Timeout => "timeout",
+            Self::NextHopLost => "next_hop_lost",
+            Self::RegistrationStorm => "registration_storm",
+            Self::LowPriority => "low_priority",
         }
     }
 }
@@ -280,6 +300,8 @@ pub enum Drop {
     ResponseMalformed,
     /// An ACK that had to be refused; nothing answers it.
     Ack,
+    /// An ACK or CANCEL of a call under way that cannot be sent on as it is; its sender has his answer.
+    Along,
     /// The ACK of a refusal of ours: it is for nobody else (RFC 3261 §17.1.1.3).
     AckOfRefusal,
     /// A BENOTIFY that had to be refused; nothing answers it.
@@ -290,6 +312,14 @@ pub enum Drop {
     SenderGone,
     /// A response that does not fit the queue of its receiver.
     ResponseTooLong,
+    /// A response that ends at this hop: a 100, or one that another target was asked after (RFC 3261 §16.7).
+    ResponseAbsorbed,
+    /// A response to a request that is over (RFC 4320 §4.3).
+    ResponseLate,
+    /// A request that is under way already (RFC 3261 §17.2).
+    Retransmission,
+    /// The ACK of a failure, which this hop has acknowledged itself (RFC 3261 §17.2.1).
+    AckAbsorbed,
 }
 
 impl Drop {
@@ -303,11 +333,16 @@ impl Drop {
             Self::ResponseFlowGone => "response_flow_gone",
             Self::ResponseMalformed => "response_malformed",
             Self::Ack => "ack_refused",
+            Self::Along => "ack_or_cancel_unlawful",
             Self::AckOfRefusal => "ack_of_refusal",
             Self::Benotify => "benotify_refused",
             Self::BenotifyAnswered => "benotify_answered",
             Self::SenderGone => "sender_gone",
             Self::ResponseTooLong => "response_too_long",
+            Self::ResponseAbsorbed => "response_absorbed",
+            Self::ResponseLate => "response_late",
+            Self::Retransmission => "retransmission",
+            Self::AckAbsorbed => "ack_absorbed",
         }
     }
 }

@@ -7,15 +7,17 @@ use edge_common::sip::edit::Edits;
 use edge_common::sip::header::Name;
 use edge_common::sip::header::cseq::CSeq;
 use edge_common::sip::header::via::Via;
-use edge_common::sip::message::Message;
+use edge_common::sip::message::{Message, StartLine};
 use edge_common::sip::parse::Index;
 use edge_common::time::Now;
 
 use super::flow::{Peer, Standing};
 use super::forward::{INSIDE_MARK, flow_mark, host_mark};
 use super::hygiene::Crossing;
+use super::output::Method;
 use super::refusal::Drop;
 use super::token::{BranchToken, FlowKey, Realm, RouteToken};
+use super::transaction::{Fate, TransactionId};
 use super::trust::Source;
 use super::{
     EDITED_HEADERS, Event, Output, Parcel, ParcelKind, Proxy, ResponseNote, contact, hygiene,
@@ -60,11 +62,30 @@ impl Proxy {
             return Err(Drop::BenotifyAnswered);
         }
         let note = ResponseNote {
+            status,
+            method: match method {
+                b"INVITE" => Method::Invite,
+                b"CANCEL" => Method::Cancel,
+                _ => Method::Other,
+            },
+            transaction: token
+                .attempt
+                .map(|attempt| (TransactionId::from_bits(token.transaction), attempt)),
             is_final: status >= 200,
             promotes: matches!(status, 200..=299) && matches!(method, b"REGISTER" | b"INVITE"),
             found: found(status, message),
             keeps_alive: matches!(status, 200..=299) && token.keep_alive,
         };
+        // What cannot go back is the answer to nothing.
+        if message.list(Name::Via).nth(1).is_none() && !self.ends_here(note) {
+            return Err(Drop::ResponseMalformed);
+        }
+        if self.flow_ref(token.ingress.key) == token.ingress
+            && token.ingress.key.core == self.core
+            && let Fate::Absorb(drop) = self.fate(now, note, Some(message))
+        {
+            return Err(drop);
+        }
         let to = self.upstream(&token).ok_or(Drop::ResponseFlowGone)?;
         let back = Back { from, to, note };
         let mut edits = std::mem::take(&mut self.edits);
@@ -107,7 +128,7 @@ impl Proxy {
             self.flow_ref(key) == token.ingress && (!here || self.flows.get(key).is_some());
         match token.realm {
             _ if stands => Some(key),
-            Realm::Inside => self.next_hop,
+            Realm::Inside => self.next_hops.first().map(|hop| hop.flow),
             Realm::Client | Realm::Partner => None,
         }
     }
@@ -120,9 +141,6 @@ impl Proxy {
         token: &BranchToken,
         edits: &mut Edits,
     ) -> Result<(), Drop> {
-        if message.list(Name::Via).nth(1).is_none() {
-            return Err(Drop::ResponseMalformed);
-        }
         for range in message.leading(Name::Via, 1) {
             edits.remove(range);
         }
@@ -149,6 +167,10 @@ impl Proxy {
             edits.replace_with(end..end, |out| {
                 source.write_header(&self.settings.internal, out);
             });
+        }
+        // Our own speaks of us already.
+        if note.status == 503 && from.is_some() && !is_signed(message) {
+            edit_unavailable(message, edits);
         }
         if note.keeps_alive {
             let interval = keep_alive::interval(to, &self.settings.clients);
@@ -208,6 +230,10 @@ impl Proxy {
         note: ResponseNote,
         bytes: &[u8],
     ) {
+        if let Fate::Absorb(drop) = self.fate(now, note, None) {
+            self.event(Event::Dropped(drop));
+            return;
+        }
         if self.flows.get(to).is_none() {
             self.event(Event::Dropped(Drop::ResponseFlowGone));
             return;
@@ -295,5 +321,26 @@ fn found(status: u16, message: &Message<'_>) -> Option<bool> {
             Some(!header.is_some_and(|header| unknown(header.value())))
         }
         _ => Some(true),
+    }
+}
+
+/// Whether a Communicator client would notice a change of the status: it is under the signature (MS-SIPAE).
+fn is_signed(message: &Message<'_>) -> bool {
+    message.first(Name::AuthenticationInfo).is_some()
+}
+
+/// A 503 speaks of the hop that says it: passed on, it would speak of us (RFC 3261 §16.7 step 6).
+fn edit_unavailable(message: &Message<'_>, edits: &mut Edits) {
+    let StartLine::Response {
+        version, reason, ..
+    } = message.start()
+    else {
+        return;
+    };
+    let start = message.range_of(version).end + 1;
+    let end = message.range_of(reason).end.max(start + b"503".len());
+    edits.replace(start..end, b"500 Server Internal Error");
+    for header in message.all(Name::RetryAfter) {
+        edits.remove(header.range());
     }
 }

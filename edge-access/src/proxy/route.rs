@@ -25,6 +25,8 @@ pub struct Routes<'a> {
     pub in_dialog: bool,
     /// The first member that stays; empty when none does.
     pub next: &'a [u8],
+    /// The keyed hash of the transaction (`via::Marked::transaction`).
+    pub transaction: u64,
 }
 
 impl<'a> Routes<'a> {
@@ -43,6 +45,7 @@ impl<'a> Routes<'a> {
             token: None,
             in_dialog: false,
             next: b"",
+            transaction: 0,
         };
         for element in request.message.list(Name::Route) {
             let text = element.text();

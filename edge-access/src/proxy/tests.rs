@@ -6,5 +6,6 @@ mod federation;
 mod malformed;
 mod property;
 mod remote;
+mod transaction;
 mod web;
 pub(super) mod world;

@@ -4,7 +4,8 @@
 //! ```text
 //!  flow token     kind 1 │ node 1 │ epoch 2 │ core 1 │ slot 4 │ generation 4 │ minute 4
 //!  partner token  kind 1 │ port 2 │ host …
-//!  branch         node 1 │ epoch 2 │ flags 1 │ core 1 │ slot 4 │ generation 4 │ egress 4 │ loop 4 │ transaction 8
+//!  branch         node 1 │ epoch 2 │ core 1 │ slot 4 │ generation 4 │ flags 1 │ egress 4 │ loop 4 │ transaction 8
+//!                 flags: realm 2 bits │ keep-alive 1 │ in the table 1 │ attempt 4
 //! ```
 //!
 //! Each is sealed by AES-SIV under a key that the whole array holds and written in base64url, which
@@ -84,8 +85,11 @@ pub struct BranchToken {
     pub egress: u32,
     /// Equal when the same request comes by a second time.
     pub loop_mark: u32,
-    /// Equal for a request, its retransmissions, its CANCEL and the ACK of its failure.
+    /// Equal for a request, its retransmissions, its CANCEL and the ACK of its failure: its place in the table of
+    /// transactions, or without one a hash.
     pub transaction: u64,
+    /// With a place in the table: how many targets were tried before (0 to 15).
+    pub attempt: Option<u8>,
 }
 
 /// Seals and opens tokens.
@@ -164,7 +168,10 @@ impl Tokens {
     pub fn seal_branch(&self, token: &BranchToken, out: &mut Vec<u8>) {
         let mut plain = Vec::with_capacity(BRANCH_LEN);
         push_flow(&mut plain, token.ingress);
-        plain.push(realm_flag(token.realm) | u8::from(token.keep_alive) << 2);
+        let tracked = token
+            .attempt
+            .map_or(0, |attempt| 1 << 3 | (attempt & 0xf) << 4);
+        plain.push(realm_flag(token.realm) | u8::from(token.keep_alive) << 2 | tracked);
         plain.extend_from_slice(&token.egress.to_be_bytes());
         plain.extend_from_slice(&token.loop_mark.to_be_bytes());
         plain.extend_from_slice(&token.transaction.to_be_bytes());
@@ -191,6 +198,7 @@ impl Tokens {
             egress: u32::from_be_bytes(*egress),
             loop_mark: u32::from_be_bytes(*loop_mark),
             transaction: u64::from_be_bytes(rest.try_into().ok()?),
+            attempt: (flags & 8 != 0).then_some(flags >> 4),
         })
     }
 }
@@ -282,16 +290,25 @@ pub(crate) mod tests {
             Just(Realm::Partner),
             Just(Realm::Inside)
         ];
-        (flow(), realm, any::<(bool, u32, u32, u64)>()).prop_map(
-            |(ingress, realm, (keep_alive, egress, loop_mark, transaction))| BranchToken {
-                ingress,
-                realm,
-                keep_alive,
-                egress,
-                loop_mark,
-                transaction,
-            },
+        (
+            flow(),
+            realm,
+            any::<(bool, u32, u32, u64)>(),
+            prop::option::of(0..16u8),
         )
+            .prop_map(
+                |(ingress, realm, (keep_alive, egress, loop_mark, transaction), attempt)| {
+                    BranchToken {
+                        ingress,
+                        realm,
+                        keep_alive,
+                        egress,
+                        loop_mark,
+                        transaction,
+                        attempt,
+                    }
+                },
+            )
     }
 
     proptest! {

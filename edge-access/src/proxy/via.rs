@@ -89,6 +89,9 @@ pub fn write_own(
     out.extend_from_slice(b"\r\n");
 }
 
+/// Mixed into the hashes by which a table is searched.
+pub type TableKey = [u8; 16];
+
 /// Copies a request that another core wrote for one of our clients, who turned out to be behind a WebSocket: in our Via
 /// and in the member of our route that faces the client the transport is another (RFC 7118 §5.2, RFC 5658).
 ///
@@ -152,11 +155,17 @@ impl Marked<'_> {
 
     /// Equal for all that belongs to one transaction of one sender (RFC 3261 §16.11).
     ///
-    /// A branch without the cookie says nothing, so the fields of RFC 2543 are always in it; the To tag
+    /// `key` is this process's secret, so that nobody can make requests that collide. An INVITE, its CANCEL and
+    /// its ACK are one. A branch without the cookie says nothing, so the fields of RFC 2543 are always in it; the To tag
     /// is not, as the ACK of a failure has one that its INVITE has not.
     #[must_use]
-    pub fn transaction(&self, top: &Via<'_>) -> u64 {
+    pub fn transaction(&self, top: &Via<'_>, method: &[u8], key: &TableKey) -> u64 {
         let mut hash = Fields::new();
+        hash.field(key);
+        hash.field(match method {
+            b"ACK" | b"CANCEL" => b"INVITE",
+            other => other,
+        });
         let branch = top.branch().unwrap_or_default();
         if branch.len() > MAGIC_COOKIE.len() && branch.starts_with(MAGIC_COOKIE) {
             hash.field(branch);
@@ -275,27 +284,35 @@ mod tests {
             cseq: 7,
             route: b"",
         };
+        let transaction =
+            |marked: &Marked<'_>, top: &Via<'_>| marked.transaction(top, b"INVITE", &[7; 16]);
         let with_branch = via("SIP/2.0/TLS a;branch=z9hG4bK1");
-        assert_eq!(
-            marked.transaction(&with_branch),
-            marked.transaction(&with_branch)
-        );
+        for method in [b"CANCEL".as_slice(), b"ACK"] {
+            assert_eq!(
+                transaction(&marked, &with_branch),
+                marked.transaction(&with_branch, method, &[7; 16])
+            );
+        }
         let others = [
-            marked.transaction(&via("SIP/2.0/TLS a;branch=z9hG4bK2")),
-            marked.transaction(&via("SIP/2.0/TLS a;branch=z9hG4bK")),
-            Marked { cseq: 8, ..marked }.transaction(&with_branch),
+            transaction(&marked, &via("SIP/2.0/TLS a;branch=z9hG4bK2")),
+            transaction(&marked, &via("SIP/2.0/TLS a;branch=z9hG4bK")),
+            transaction(&Marked { cseq: 8, ..marked }, &with_branch),
             // Two fields that run into each other would make these equal.
-            Marked {
-                from_tag: b"1x",
-                call_id: b"",
-                ..marked
-            }
-            .transaction(&with_branch),
+            transaction(
+                &Marked {
+                    from_tag: b"1x",
+                    call_id: b"",
+                    ..marked
+                },
+                &with_branch,
+            ),
+            marked.transaction(&with_branch, b"OPTIONS", &[7; 16]),
+            marked.transaction(&with_branch, b"INVITE", &[8; 16]),
         ];
         assert!(
             others
                 .iter()
-                .all(|&other| other != marked.transaction(&with_branch))
+                .all(|&other| other != transaction(&marked, &with_branch))
         );
 
         let spiral = Marked {

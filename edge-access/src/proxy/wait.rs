@@ -15,12 +15,14 @@ use edge_common::sip::message::Message;
 use edge_common::sip::parse::Index;
 use edge_common::time::Now;
 
+use super::dispatch::Target;
 use super::federation::{Answer, Question};
 use super::flow::{Partner, PartnerKind, Peer, Proof};
 use super::meter::Excess;
 use super::refusal::{Drop, Refusal};
 use super::request::Request;
 use super::token::FlowKey;
+use super::transaction::{TransactionId, bit};
 use super::{Event, Output, Proxy, Stop};
 
 /// What a message waits for.
@@ -39,6 +41,8 @@ pub(super) enum Wait {
 pub(super) struct Held {
     flow: FlowKey,
     bytes: Vec<u8>,
+    /// It was sent before, and waits for its next target.
+    again: Option<TransactionId>,
 }
 
 /// Everything that waits for one thing, and until when.
@@ -91,13 +95,13 @@ impl Proxy {
                 self.judge(flow, domain, proof, answer.until);
                 match refusal {
                     None => self.release(now, &wait),
-                    Some(refusal) => self.refuse_held(&wait, refusal),
+                    Some(refusal) => self.refuse_held(now, &wait, refusal),
                 }
             }
             Question::Target { domain, .. } => {
                 let wait = Wait::Target(domain.clone());
                 match answer.outcome {
-                    Err(refusal) => self.refuse_held(&wait, refusal),
+                    Err(refusal) => self.refuse_held(now, &wait, refusal),
                     Ok(_) => {
                         self.remember_target(now, domain, answer);
                         self.release(now, &wait);
@@ -214,15 +218,28 @@ impl Proxy {
         &mut self,
         now: Now,
         domain: HostName,
-    ) -> Result<(FlowKey, HostPort), Stop> {
+    ) -> Result<(HostPort, Target), Stop> {
         let targets = match self.targets.get(&domain) {
             Some(answer) if answer.until > now.mono => answer.outcome.clone()?,
             Some(_) | None => return Err(Wait::Target(domain).into()),
         };
         let mut stop = Stop::Refuse(Refusal::SrvUnresolved);
-        for target in targets {
-            match self.link(now, &target) {
-                Ok(key) => return Ok((key, target)),
+        let candidates = (0..)
+            .zip(&targets)
+            .fold(0, |all, (rank, _)| all | bit(rank));
+        for (rank, edge) in (0..).zip(targets) {
+            if self.was_tried(rank) {
+                continue;
+            }
+            match self.link(now, &edge) {
+                Ok(flow) => {
+                    let target = Target {
+                        flow,
+                        rank,
+                        candidates,
+                    };
+                    return Ok((edge, target));
+                }
                 Err(wait @ Stop::Wait(_)) => return Err(wait),
                 Err(refused) => stop = refused,
             }
@@ -246,10 +263,11 @@ impl Proxy {
         let held = Held {
             flow,
             bytes: message.bytes().to_vec(),
+            again: self.again,
         };
         let bytes = message.bytes().len();
         if self.held_bytes + bytes > HELD_BYTES_MAX {
-            self.answer(flow, message, Refusal::PartnerBusy);
+            self.refuse(now, flow, message, self.again, Refusal::PartnerBusy);
             return;
         }
         let room = self.waits.len() < WAITS_MAX;
@@ -271,7 +289,21 @@ impl Proxy {
                     },
                 );
             }
-            Some(_) | None => self.answer(flow, message, Refusal::PartnerBusy),
+            Some(_) | None => self.refuse(now, flow, message, self.again, Refusal::PartnerBusy),
+        }
+    }
+
+    fn refuse(
+        &mut self,
+        now: Now,
+        flow: FlowKey,
+        message: &Message<'_>,
+        again: Option<TransactionId>,
+        refusal: Refusal,
+    ) {
+        match again {
+            Some(id) => self.give_up(now, id, refusal),
+            None => self.answer(flow, message, refusal),
         }
     }
 
@@ -292,7 +324,7 @@ impl Proxy {
                     self.handle_dial_failed(now, &target, Refusal::PartnerUnreachable);
                 }
                 Wait::Proof(..) | Wait::Target(_) => {
-                    self.refuse_held(&wait, Refusal::SrvUnresolved);
+                    self.refuse_held(now, &wait, Refusal::SrvUnresolved);
                 }
             }
         }
@@ -330,7 +362,9 @@ impl Proxy {
     /// Looks again at everything that waited.
     pub(super) fn release(&mut self, now: Now, wait: &Wait) {
         for held in self.take_held(wait) {
-            if self.flows.get(held.flow).is_some() {
+            if let Some(id) = held.again {
+                self.resume(now, id);
+            } else if self.flows.get(held.flow).is_some() {
                 self.receive(now, held.flow, &held.bytes);
             } else {
                 self.event(Event::Dropped(Drop::SenderGone));
@@ -338,11 +372,11 @@ impl Proxy {
         }
     }
 
-    fn refuse_held(&mut self, wait: &Wait, refusal: Refusal) {
+    fn refuse_held(&mut self, now: Now, wait: &Wait, refusal: Refusal) {
         for held in self.take_held(wait) {
             let mut index = Index::new(self.settings.limits.headers);
             if let Ok(message) = Message::parse(&held.bytes, &mut index) {
-                self.answer(held.flow, &message, refusal);
+                self.refuse(now, held.flow, &message, held.again, refusal);
             }
         }
     }

@@ -52,9 +52,14 @@ impl Peer {
         self.stream.flush().expect("sent");
     }
 
-    /// The next message; its body is in the text.
+    /// The next message other than a 100; its body is in the text.
     pub(crate) fn receive(&mut self) -> String {
-        self.try_receive(PATIENCE).expect("a message in time")
+        loop {
+            let message = self.try_receive(PATIENCE).expect("a message in time");
+            if !message.starts_with("SIP/2.0 100 ") {
+                return message;
+            }
+        }
     }
 
     /// The next message, if one comes within `patience`.

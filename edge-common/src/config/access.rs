@@ -267,6 +267,16 @@ pub struct AccessLimits {
     /// Messages waiting between two cores.
     #[schemars(range(min = 16, max = 1_000_000))]
     pub mailbox: usize,
+    /// Transactions of one core that are under way; further requests go on without timers and fail-over.
+    #[schemars(range(min = 1, max = 16_000_000))]
+    pub transactions: usize,
+    /// Bytes of the requests that one core keeps for them until the first answer.
+    #[serde(with = "units::size")]
+    #[schemars(with = "schema_text::Size")]
+    pub transaction_bytes: usize,
+    /// Registrations a second of one core that go inside; fewer while the next hop is slow to answer them.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub registrations_per_second: u32,
 }
 
 impl Default for AccessLimits {
@@ -289,6 +299,9 @@ impl Default for AccessLimits {
             client_queue: 256 * units::KIB,
             server_queue: 8 * units::MIB,
             mailbox: 4096,
+            transactions: 65_536,
+            transaction_bytes: 64 * units::MIB,
+            registrations_per_second: 2000,
         }
     }
 }

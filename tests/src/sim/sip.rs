@@ -67,7 +67,7 @@ impl Edge {
             closed: Vec::new(),
         };
         if let Some(key) = inside {
-            edge.proxy.handle_next_hop(key);
+            edge.proxy.handle_next_hop(key, 0);
             edge.keep(key, internal, director, Opener::Us);
         }
         edge

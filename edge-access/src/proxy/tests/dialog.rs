@@ -360,32 +360,6 @@ fn a_contact_that_was_replaced_leads_back_without_a_route() {
 }
 
 #[test]
-fn an_invite_its_cancel_and_the_ack_of_its_failure_share_our_branch() {
-    let mut world = World::new();
-    let (director, client) = (world.next_hop(0), world.promoted(0));
-    let branch = |world: &mut World, method: &str, via: &str, to: &str| {
-        let to = format!("To: <sip:carol@contoso.test>{to}");
-        let cseq = format!("CSeq: 1 {method}");
-        world.receive(
-            client,
-            request(
-                method,
-                "sip:carol@contoso.test",
-                "bob@contoso.test",
-                "",
-                &[&to, &cseq, via],
-            ),
-        );
-        values(&world.sent(director).expect("forwarded"), "Via")[0].to_owned()
-    };
-    for via in ["Via: SIP/2.0/TLS a;branch=z9hG4bK7", "Via: SIP/2.0/TLS a"] {
-        let invite = branch(&mut world, "INVITE", via, "");
-        assert_eq!(branch(&mut world, "CANCEL", via, ""), invite);
-        assert_eq!(branch(&mut world, "ACK", via, ";tag=fail"), invite);
-    }
-}
-
-#[test]
 fn what_nobody_is_known_for_is_not_found() {
     let mut world = World::new();
     let director = world.next_hop(0);

@@ -52,10 +52,8 @@ fn an_answer_of_the_edges_own_says_where_it_sees_the_client() {
         request("OPTIONS", "sip:edge.contoso.internal", "a@b", "a@b", &[]),
     );
     let answer = world.sent(inside).expect("ours");
-    assert_eq!(
-        values(&answer, "Via"),
-        ["SIP/2.0/TLS 10.1.0.10:5061;branch=z9hG4bKaaa"]
-    );
+    let via = values(&answer, "Via")[0];
+    assert!(!via.contains("received"), "{via}");
 }
 
 #[test]
@@ -115,6 +113,8 @@ fn a_time_is_given_to_whoever_asks_and_in_a_2xx_only() {
         let values = values(&answer, "ms-keep-alive");
         assert_eq!(values.len(), given, "{asks} {status}");
         assert!(values.iter().all(|value| !value.contains("timeout=5")));
+        // The ACK of a failure.
+        while world.sent(director).is_some() {}
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use edge_common::cert::identity::{CertificateId, Fingerprint, ProvenNames};
@@ -128,7 +129,7 @@ impl World {
     /// Our connection to the Director.
     pub(super) fn next_hop(&mut self, core: usize) -> FlowKey {
         let key = self.inside(core);
-        self.cores[core].handle_next_hop(key);
+        self.cores[core].handle_next_hop(key, 0);
         key
     }
 
@@ -192,8 +193,20 @@ impl World {
         self.drain();
     }
 
-    /// The next message that left on that connection.
+    /// The next message that left on that connection, other than a 100.
     pub(super) fn sent(&mut self, on: FlowKey) -> Option<String> {
+        let queue = self.sent.get_mut(&on)?;
+        while queue
+            .front()
+            .is_some_and(|message| message.starts_with("SIP/2.0 100 "))
+        {
+            queue.pop_front();
+        }
+        queue.pop_front()
+    }
+
+    /// The next message that left on that connection, whatever it is.
+    pub(super) fn sent_any(&mut self, on: FlowKey) -> Option<String> {
         self.sent.get_mut(&on)?.pop_front()
     }
 
@@ -293,10 +306,12 @@ impl World {
     }
 }
 
-/// A request with the mandatory headers; `more` are whole lines, or replace a default of the same name.
+/// A request with the mandatory headers and a branch of its own; `more` are whole lines, or replace a default of the same name.
 pub(super) fn request(method: &str, uri: &str, from: &str, to: &str, more: &[&str]) -> String {
+    static FRESH: AtomicU32 = AtomicU32::new(0);
+    let fresh = FRESH.fetch_add(1, Ordering::Relaxed);
     let defaults = [
-        "Via: SIP/2.0/TLS 10.1.0.10:5061;branch=z9hG4bKaaa".to_owned(),
+        format!("Via: SIP/2.0/TLS 10.1.0.10:5061;branch=z9hG4bKaa{fresh}"),
         format!("From: <sip:{from}>;tag=f1;epid=0123456789"),
         format!("To: <sip:{to}>"),
         "Call-ID: c1".to_owned(),
