@@ -11,11 +11,13 @@ needed=(
     kamailio:kamailio knotd:knot kdig:knot-dnsutils baresip:baresip-core
     turnutils_uclient:coturn nft:nftables ip:iproute2 ss:iproute2 sysctl:procps
     openssl:openssl socat:socat ping:iputils-ping strace:strace setpriv:util-linux unshare:util-linux
+    nginx:nginx-light curl:curl ssh:openssh-client sshd:openssh-server
+    Xtigervnc:tigervnc-standalone-server vncsnapshot:vncsnapshot
     stdbuf:coreutils systemd-analyze:systemd haproxy:haproxy cc:gcc make:make
 )
 # What has no command of its own: the TLS module of Kamailio, the headers that the C compiler needs.
 files=("/usr/lib/*/kamailio/modules/tls.so:kamailio-tls-modules" "/usr/include/stdio.h:libc6-dev")
-services=(kamailio knot coturn haproxy)
+services=(kamailio knot coturn haproxy nginx ssh)
 policy=/usr/sbin/policy-rc.d
 
 missing=()

@@ -9,6 +9,7 @@ use aws_lc_rs::digest;
 use edge_common::cert::role::{Role, Wanted};
 use edge_common::cert::tls::{self, ArrayTickets, PeerVerifier, Store, VerifyTally};
 use edge_common::config::finding::Finding;
+use edge_common::config::rule;
 use edge_common::config::{AtStart, CertificateFiles, Config, Webconf};
 use edge_common::join_token::VerifyingKeys;
 use edge_common::limit::{HashKey, Rate};
@@ -16,7 +17,7 @@ use edge_common::net::accept::{self, Door, Gate, GateLimits, Security};
 use edge_common::net::bind::{Bind, TcpOptions};
 use edge_common::net::core_runtime::{CoreContext, Cores, core_count};
 use edge_common::net::mailbox::{self, Inbox, Mailboxes, Outbox};
-use edge_common::observe::admin::{Changers, Commands};
+use edge_common::observe::admin::Changers;
 use edge_common::observe::http::Audience;
 use edge_common::ports::{self, Purpose};
 use edge_common::random::{Random as _, SystemRandom};
@@ -27,6 +28,7 @@ use ipnet::IpNet;
 use rustls::ServerConfig;
 use tokio::sync::watch;
 
+use crate::admin;
 use crate::confine::{Confined, confine};
 use crate::ewrp::{ALPN_CONTROL, ALPN_DATA};
 use crate::observe::Observer;
@@ -48,7 +50,17 @@ impl<const CONFINED: bool> Service for EdgeWebconf<CONFINED> {
     const METRICS: &'static str = "webconf";
 
     fn load(arguments: &Arguments) -> Result<Loaded<Self>, Vec<Finding>> {
-        Config::load(&arguments.config, arguments.node.as_deref())
+        let (config, warnings) = Config::load(&arguments.config, arguments.node.as_deref())?;
+        if config.webconf.is_some() {
+            return Ok((config, warnings));
+        }
+        let message = "there is no [webconf], so edge-webconf has nothing to do here";
+        Err(vec![Finding::new(
+            rule::NO_SERVICE,
+            "webconf",
+            None,
+            message,
+        )])
     }
 
     fn frame(config: &Config) -> Frame {
@@ -108,6 +120,7 @@ impl<const CONFINED: bool> Service for EdgeWebconf<CONFINED> {
             report(&confine(&own), shared);
         }
         let cores = Cores::start_with("webconf", seeds, run_core)?;
+        let commands = admin::commands(&inputs);
         let reload = move |config: Config| {
             reload(&config, &tls, &inputs)?;
             for what in at_start.changed(&AtStart::of(&config, ports::Service::Webconf)) {
@@ -118,7 +131,7 @@ impl<const CONFINED: bool> Service for EdgeWebconf<CONFINED> {
         Ok(Running {
             cores,
             reload: Box::new(reload),
-            commands: Commands::default(),
+            commands,
         })
     }
 }

@@ -9,9 +9,11 @@
 //! [`preface`] (the line that shows a token instead), [`session`] (who may pass).
 //!
 //! I/O: [`daemon`] (start, reload, end), [`confine`] (what the kernel keeps it from), [`relay`] (the sockets around the broker), [`observe`]
-//! (logs and metrics),
+//! (logs and metrics), [`admin`] (what an operator asks),
 //! [`agent`] (the agent's own program), [`join`] (the program next to a client outside).
 
+#[cfg(feature = "io")]
+pub mod admin;
 #[cfg(feature = "io")]
 pub mod agent;
 #[cfg(feature = "io")]

@@ -2,10 +2,14 @@
 //!
 //! The number of a client shows nowhere; its hash does, the same one at the agent.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use edge_common::observe::metrics::{Counter, Counters, Gauge, Metrics};
+use edge_common::limit::Source;
+use edge_common::observe::metrics::{Counter, Counters, Gauge, Histogram, Metrics};
+use edge_common::run::now;
 
 use crate::ewrp::Status;
 use crate::session::{Event, Gauges, Record};
@@ -23,7 +27,7 @@ pub struct Observer {
     matched: Counters<1>,
     tokens_refused: Counters<1>,
     opened: Counter,
-    lease_micros: Counter,
+    lease: Histogram,
     closed: Counters<1>,
     dials_failed: Counter,
     moved: Counter,
@@ -78,9 +82,10 @@ impl Observer {
                 ["reason"],
             ),
             opened: metrics.counter("relays_opened", "Clients that an agent took"),
-            lease_micros: metrics.counter(
-                "lease_microseconds",
-                "From the number of a client to the answer of its agent, all of them added up",
+            lease: metrics.histogram(
+                "lease_seconds",
+                "From the number of a client to the answer of its agent",
+                LEASE_BOUNDS,
             ),
             closed: by_status("relays_closed", "Relayed connections that ended, by how"),
             dials_failed: metrics.counter(
@@ -180,7 +185,7 @@ impl Observer {
             }
             Event::Refused { client, status } => {
                 by_status(&self.refused, *status);
-                self.denials.log(*status, client);
+                self.denials.log(*status, client, now().mono);
             }
             Event::Matched(shown) => self.matched.with([shown.label()]).inc(),
             Event::TokenRefused(error) => {
@@ -189,8 +194,7 @@ impl Observer {
             }
             Event::Opened { waited } => {
                 self.opened.inc();
-                let micros = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
-                self.lease_micros.add(micros);
+                self.lease.observe(*waited);
             }
             Event::Closed(record) => {
                 by_status(&self.closed, record.status);
@@ -222,27 +226,84 @@ fn hex(hash: u64) -> String {
     format!("{hash:016x}")
 }
 
-/// Keeps a flood of refusals from becoming a flood of log lines: of each status a few are told,
-/// then each power of two.
+/// One line for each status and source a minute, with how many there were since the last one; a flood of sources
+/// shares one line a minute of each status.
 #[derive(Debug, Default)]
-struct Denials([AtomicU64; Status::ALL.len()]);
+struct Denials(Mutex<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    since: Option<Instant>,
+    lines: BTreeMap<(Status, Option<Source>), (u64, SocketAddr)>,
+}
 
 impl Denials {
-    fn log(&self, status: Status, client: &SocketAddr) {
-        let nth = self.0[usize::from(status.code())].fetch_add(1, Ordering::Relaxed) + 1;
-        if nth <= TOLD_IN_FULL || nth.is_power_of_two() {
-            tracing::info!(%client, status = status.label(), nth, "client refused");
+    fn log(&self, status: Status, client: &SocketAddr, now: Instant) {
+        let nth = self.nth(status, client, now);
+        if nth == 1 {
+            tracing::info!(%client, status = status.label(), "client refused");
+        } else {
+            tracing::debug!(%client, status = status.label(), nth, "client refused");
         }
+    }
+
+    /// The how manieth of its kind within the minute.
+    fn nth(&self, status: Status, client: &SocketAddr, now: Instant) -> u64 {
+        // Nothing that holds the lock can leave the table half written.
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_over = told.since.is_none_or(|since| now >= since + MINUTE);
+        if is_over {
+            for ((status, source), (nth, last)) in std::mem::take(&mut told.lines) {
+                if nth > 1 {
+                    let status = status.label();
+                    let of_many = source.is_none();
+                    tracing::info!(%last, status, nth, of_many, "clients refused within a minute");
+                }
+            }
+            told.since = Some(now);
+        }
+        let is_full = told.lines.len() >= SOURCES_MAX;
+        let own = (status, Some(Source::from(client.ip())));
+        let key = if is_full && !told.lines.contains_key(&own) {
+            (status, None)
+        } else {
+            own
+        };
+        let (nth, last) = told.lines.entry(key).or_insert((0, *client));
+        (*nth, *last) = (*nth + 1, *client);
+        *nth
     }
 }
 
-const TOLD_IN_FULL: u64 = 16;
+const MINUTE: Duration = Duration::from_secs(60);
+/// Sources that have lines of their own within one minute.
+const SOURCES_MAX: usize = 256;
+/// A parked connection answers within one round trip and what the server takes; a wait ends at five seconds.
+const LEASE_BOUNDS: &[f64] = &[
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
+];
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn refusals_are_told_once_a_minute_and_source() {
+        let denials = Denials::default();
+        let start = Instant::now();
+        let from = |at: u32| SocketAddr::from((at.to_be_bytes(), 5));
+        let nth = |status, at, now| denials.nth(status, &from(at), now);
+        assert_eq!(nth(Status::Preread, 1, start), 1);
+        assert_eq!(nth(Status::Preread, 1, start), 2);
+        assert_eq!(nth(Status::TokenUsed, 1, start), 1);
+        assert_eq!(nth(Status::Preread, 2, start), 1);
+        assert_eq!(nth(Status::Preread, 1, start + MINUTE), 1);
+        for at in 2..1000 {
+            nth(Status::Preread, at, start + MINUTE);
+        }
+        assert_eq!(nth(Status::Preread, 5000, start + MINUTE), 1000 - 256);
+        assert!(denials.0.lock().expect("a lock").lines.len() <= SOURCES_MAX + 1);
+    }
 
     #[test]
     fn names_and_labels_are_those_that_others_read() {
@@ -270,7 +331,8 @@ mod tests {
             "edge_webconf_relayed_bytes_total{direction=\"in\"} 70",
             "edge_webconf_relayed_bytes_total{direction=\"out\"} 7",
             "edge_webconf_clients_refused_total{status=\"token_used\"} 1",
-            "edge_webconf_lease_microseconds_total 3000",
+            "edge_webconf_lease_seconds_sum 0.003",
+            "edge_webconf_lease_seconds_bucket{le=\"0.005\"} 1",
             "edge_webconf_agent_sessions_ended_total{status=\"protocol\"} 1",
             "edge_webconf_parked_connections 32",
         ] {

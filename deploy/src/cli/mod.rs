@@ -12,6 +12,7 @@ mod init;
 mod probe;
 mod render;
 mod status;
+mod webconf;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -70,6 +71,8 @@ enum Command {
     Status(status::Status),
     /// Audio and video: media credentials.
     Av(av::Av),
+    /// Web conferences: sessions, agents, admissions, tokens.
+    Webconf(webconf::Webconf),
     /// Ask a running edge what its clients would ask.
     Probe(probe::Probe),
 }
@@ -123,6 +126,7 @@ fn run(arguments: Arguments, out: &mut dyn Write) -> anyhow::Result<Verdict> {
         Command::Apply(apply) => apply.run(&global, out),
         Command::Status(status) => status.run(&global, out),
         Command::Av(av) => av.run(&global, out),
+        Command::Webconf(webconf) => webconf.run(&global, out),
         Command::Probe(probe) => probe.run(&global, out),
     }
 }

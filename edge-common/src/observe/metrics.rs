@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
@@ -71,6 +72,20 @@ impl Metrics {
         Gauges(self.family(name, help, &labels, MetricType::Gauge))
     }
 
+    /// How long something took, counted by `bounds` in seconds, in ascending order; no labels.
+    #[must_use]
+    pub fn histogram(&self, name: &str, help: &'static str, bounds: &'static [f64]) -> Histogram {
+        let family = self.family(name, help, &[], MetricType::Histogram);
+        match family.value(&[], || Value::Histogram(Histogram::new(bounds))) {
+            Value::Histogram(histogram) => histogram,
+            // The name is taken by another metric: a fault of ours that a test of the daemon's names shows.
+            Value::Counter(_)
+            | Value::Gauge(_)
+            | Value::WatchedCounter(_)
+            | Value::WatchedGauge(_) => Histogram::new(bounds),
+        }
+    }
+
     /// Everything, as `/metrics` gives it.
     #[must_use]
     pub fn text(&self) -> String {
@@ -128,9 +143,10 @@ impl<const N: usize> Counters<N> {
         match self.0.value(&values, || Value::Counter(Counter::default())) {
             Value::Counter(counter) => counter,
             // The name is taken by a gauge: a fault of ours that a test of the daemon's names shows.
-            Value::Gauge(_) | Value::WatchedCounter(_) | Value::WatchedGauge(_) => {
-                Counter::default()
-            }
+            Value::Gauge(_)
+            | Value::Histogram(_)
+            | Value::WatchedCounter(_)
+            | Value::WatchedGauge(_) => Counter::default(),
         }
     }
 }
@@ -153,9 +169,10 @@ impl<const N: usize> Gauges<N> {
     pub fn with(&self, values: [&str; N]) -> Gauge {
         match self.0.value(&values, || Value::Gauge(Gauge::default())) {
             Value::Gauge(gauge) => gauge,
-            Value::Counter(_) | Value::WatchedCounter(_) | Value::WatchedGauge(_) => {
-                Gauge::default()
-            }
+            Value::Counter(_)
+            | Value::Histogram(_)
+            | Value::WatchedCounter(_)
+            | Value::WatchedGauge(_) => Gauge::default(),
         }
     }
 
@@ -213,6 +230,48 @@ impl Gauge {
     }
 }
 
+/// How long something took. Clones are the same histogram.
+#[derive(Clone, Debug)]
+pub struct Histogram(Arc<Buckets>);
+
+#[derive(Debug)]
+struct Buckets {
+    bounds: &'static [f64],
+    /// One for each bound, and one for what is beyond.
+    counts: Box<[AtomicU64]>,
+    sum_micros: AtomicU64,
+}
+
+impl Histogram {
+    fn new(bounds: &'static [f64]) -> Self {
+        Self(Arc::new(Buckets {
+            bounds,
+            counts: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(),
+            sum_micros: AtomicU64::new(0),
+        }))
+    }
+
+    /// Counts one.
+    pub fn observe(&self, took: Duration) {
+        let seconds = took.as_secs_f64();
+        let at = self.0.bounds.partition_point(|&bound| bound < seconds);
+        if let Some(count) = self.0.counts.get(at) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.0.sum_micros.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    fn encode(&self, mut metric: MetricEncoder<'_>) -> fmt::Result {
+        let counts = self.0.counts.iter().map(|it| it.load(Ordering::Relaxed));
+        let bounds = self.0.bounds.iter().copied().chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
+        let total = buckets.iter().map(|(_, count)| count).sum();
+        let sum = self.0.sum_micros.load(Ordering::Relaxed) as f64 / 1e6;
+        metric.encode_histogram::<[(&str, &str); 0]>(sum, total, &buckets, None)
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Family(Arc<FamilyState>);
 
@@ -230,6 +289,7 @@ type Values = BTreeMap<Vec<String>, Value>;
 enum Value {
     Counter(Counter),
     Gauge(Gauge),
+    Histogram(Histogram),
     WatchedCounter(Watch<u64>),
     WatchedGauge(Watch<i64>),
 }
@@ -286,6 +346,7 @@ impl Value {
         match self {
             Self::Counter(counter) => ConstCounter::new(counter.get()).encode(metric),
             Self::Gauge(gauge) => ConstGauge::new(gauge.get()).encode(metric),
+            Self::Histogram(histogram) => histogram.encode(metric),
             Self::WatchedCounter(watch) => ConstCounter::new(watch.0()).encode(metric),
             Self::WatchedGauge(watch) => ConstGauge::new(watch.0()).encode(metric),
         }
@@ -338,6 +399,26 @@ mod tests {
             .counters("mailbox_refused", "Refused", ["core"])
             .watch(["0"], || 7);
         insta::assert_snapshot!(metrics.text());
+    }
+
+    #[test]
+    fn a_histogram_counts_below_its_bounds_and_beyond() {
+        let metrics = Metrics::new("webconf");
+        let lease = metrics.histogram("lease_seconds", "Lease", &[0.001, 0.01]);
+        for micros in [0, 1_000, 1_001, 10_000, 10_001, 5_000_000] {
+            lease.observe(Duration::from_micros(micros));
+        }
+        let text = metrics.text();
+        for line in [
+            "# TYPE edge_webconf_lease_seconds histogram",
+            "edge_webconf_lease_seconds_sum 5.022002",
+            "edge_webconf_lease_seconds_count 6",
+            "edge_webconf_lease_seconds_bucket{le=\"0.001\"} 2",
+            "edge_webconf_lease_seconds_bucket{le=\"0.01\"} 4",
+            "edge_webconf_lease_seconds_bucket{le=\"+Inf\"} 6",
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line} in\n{text}");
+        }
     }
 
     #[test]

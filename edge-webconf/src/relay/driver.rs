@@ -74,6 +74,7 @@ impl Driver {
             Input::RelayEnded(id, end) => broker.handle_relay_ended(now, id, end),
             Input::Trust(trust) => broker.handle_trust(now, *trust),
             Input::Drain(within) => broker.handle_drain(now, within),
+            Input::Ask(ask) => ask.run(broker, now),
         }
     }
 

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use edge_common::net::stream::{Detached, PLAIN_PER_READ_MAX, StreamOptions};
 
+use crate::admin::Ask;
 use crate::ewrp::Status;
 use crate::session::{Arrival, ClientId, ConnId, ControlId, DataId, Peer, RelayEnd, Trust};
 
@@ -60,6 +61,8 @@ pub enum Input {
     Trust(Box<Trust>),
     /// The edge is about to stop.
     Drain(Duration),
+    /// An operator asks.
+    Ask(Ask),
 }
 
 /// What the broker, or another core, tells the shell of a core.

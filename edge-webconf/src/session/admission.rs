@@ -56,10 +56,10 @@ pub(super) struct Admission {
 }
 
 #[derive(Debug)]
-struct Entry {
-    grant: Grant,
-    uses_left: u16,
-    expires: Instant,
+pub(super) struct Entry {
+    pub(super) grant: Grant,
+    pub(super) uses_left: u16,
+    pub(super) expires: Instant,
 }
 
 impl Admission {
@@ -195,6 +195,17 @@ impl Admission {
 
     pub(super) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// All of them, the one whose time ends first in front.
+    pub(super) fn soonest(&self) -> impl Iterator<Item = &Entry> {
+        let keys = self.by_expiry.iter();
+        keys.filter_map(|(_, key)| self.entries.get(key))
+    }
+
+    /// How many are that session's.
+    pub(super) fn share_of(&self, session: SessionKey) -> usize {
+        self.shares.get(&session).copied().unwrap_or(0)
     }
 }
 

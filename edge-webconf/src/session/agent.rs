@@ -33,6 +33,7 @@ pub(super) struct Session {
     pub(super) agent: HostName,
     pub(super) agent_id: [u8; 16],
     pub(super) epoch: u64,
+    pub(super) since: Instant,
     /// What data connections name and sign with.
     pub(super) name: SessionName,
     pub(super) secret: SessionSecret,
@@ -102,6 +103,12 @@ impl Session {
         let registration = self.registrations.get(&reg_id);
         self.conns < self.max_conns
             && registration.is_some_and(|registration| registration.conns < registration.max_conns)
+    }
+
+    /// What it has registered, with the clients there.
+    pub(super) fn named(&self) -> impl Iterator<Item = (Box<str>, usize)> {
+        let registrations = self.registrations.values();
+        registrations.map(|registration| (registration.name.clone(), registration.conns))
     }
 
     /// The registrations of that name that take one more client, with their weights.

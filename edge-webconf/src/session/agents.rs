@@ -222,6 +222,7 @@ impl Broker {
             agent: agent.clone(),
             agent_id: hello.agent_id,
             epoch: hello.epoch,
+            since: now.mono,
             name,
             secret: secret.clone(),
             sequence: Sequence::new(),

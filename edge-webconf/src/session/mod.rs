@@ -18,6 +18,7 @@ mod broker;
 mod client;
 mod clients;
 mod data;
+pub mod operator;
 mod pool;
 mod sequence;
 mod timers;

@@ -512,3 +512,50 @@ fn an_agent_off_the_list_is_cut_at_once() {
     assert!(world.is_closed(parked.0));
     assert!(!world.is_closed(other.control.0));
 }
+
+#[test]
+fn an_operator_sees_what_there_is_and_may_end_it() {
+    let mut world = World::new();
+    let mut mcu = world.agent();
+    let relayed = world.relayed(&mut mcu, number(1));
+    for n in 2..6 {
+        assert_eq!(world.admit(&mcu, number(n)), Status::Ok);
+    }
+    world.pass(SECOND);
+    let (now, broker) = (world.now, &world.broker);
+    let sessions = broker.list_sessions(now, 10);
+    assert_eq!((sessions.total, sessions.rows.len()), (1, 1));
+    let row = &sessions.rows[0];
+    assert_eq!((row.stage, row.lasted), ("relay", SECOND));
+    assert_eq!(row.number, number(1).hash());
+    let agents = broker.list_agents(now, 10);
+    let agent = &agents.rows[0];
+    assert_eq!(
+        (agent.clients, agent.admitted, agent.draining),
+        (1, 5, false)
+    );
+    assert_eq!(agent.registrations, [(MCU.into(), 1)]);
+    let admissions = broker.list_admissions(now, 2);
+    assert_eq!((admissions.total, admissions.rows.len()), (5, 2));
+    assert_eq!(
+        (admissions.rows[0].uses_left, admissions.rows[0].left),
+        (0, 59 * SECOND)
+    );
+    let id = row.dial_id;
+
+    world.act(|broker, now| assert!(!broker.cut_session(now, id + 1)));
+    assert!(!world.is_closed(relayed.0));
+    world.act(|broker, now| assert!(broker.cut_session(now, id)));
+    assert!(world.is_closed(relayed.0));
+    let hash = number(2).hash();
+    world.act(|broker, now| assert_eq!(broker.revoke_hash(now, hash, true), (1, 0)));
+    let late = world.visitor(number(2));
+    assert_eq!(world.broker.gauges().admitted, 4);
+    let name: HostName = MCU.parse().expect("a name");
+    world.act(|broker, now| assert_eq!(broker.drop_agent(now, &name), 1));
+    assert!(world.is_closed(mcu.control.0));
+    assert_eq!(world.broker.gauges().sessions, 0);
+    world.pass(10 * SECOND);
+    assert!(world.is_closed(late.0));
+    world.check();
+}
