@@ -2,6 +2,7 @@
 
 #![cfg(feature = "io")]
 
+mod bad_input;
 mod operator;
 mod support;
 

@@ -327,7 +327,7 @@ impl Proxy {
 
     /// Counts a request against the budget of a client that nobody vouched for; `false` when it is
     /// used up. What is refused here costs as much as what goes on.
-    fn spend(&mut self, key: FlowKey) -> bool {
+    pub(super) fn spend(&mut self, key: FlowKey) -> bool {
         let peer = self.flows.get_mut(key).map(|flow| &mut flow.peer);
         let Some(Peer::Client(Standing::Newcomer { requests, .. })) = peer else {
             return true;

@@ -55,7 +55,7 @@ use edge_common::sip::edit::Edits;
 use edge_common::sip::framer::{FrameError, Limits};
 use edge_common::sip::header::Name;
 use edge_common::sip::message::Message;
-use edge_common::sip::parse::Index;
+use edge_common::sip::parse::{Index, ParseError};
 use edge_common::time::Now;
 use edge_common::timer::Wheel;
 
@@ -326,10 +326,9 @@ impl Proxy {
             FrameError::ContentLengthMissing => {
                 self.answer_head(key, received, Refusal::Missing(Name::ContentLength));
             }
-            FrameError::BareLineFeed
-            | FrameError::BareCarriageReturn
-            | FrameError::HeadTooLong
-            | FrameError::BodyTooLong => {}
+            FrameError::BodyTooLong => self.answer_head(key, received, Refusal::BodyTooLong),
+            FrameError::BareLineFeed | FrameError::BareCarriageReturn | FrameError::HeadTooLong => {
+            }
         }
         self.close(key, CloseReason::Frame(error));
     }
@@ -485,11 +484,38 @@ impl Proxy {
         // The index is lent out, so that the view on the message does not borrow the proxy.
         let mut index = std::mem::replace(&mut self.index, Index::new(0));
         match Message::parse(bytes, &mut index) {
-            Err(error) => self.close(key, CloseReason::Parse(error)),
+            Err(error) => self.refuse_unread(key, bytes, error, &mut index),
             Ok(message) if message.is_response() => self.respond(now, key, &message),
             Ok(message) => self.request(now, key, &message),
         }
         self.index = index;
+    }
+
+    /// A head that cannot be read to its end. Whoever sent a request is told, as the framer knows where it
+    /// ends; the connection goes on only if it is certain where each header of the next one starts.
+    fn refuse_unread(&mut self, key: FlowKey, bytes: &[u8], error: ParseError, index: &mut Index) {
+        if !self.spend(key) {
+            return self.close(key, CloseReason::NewcomerBudget);
+        }
+        let lawful_lines = error == ParseError::TooManyHeaders;
+        let refusal = if lawful_lines {
+            Refusal::TooManyHeaders
+        } else {
+            Refusal::Malformed("A line that is no header")
+        };
+        match Message::parse_front(bytes, index) {
+            Some(message) if message.is_response() => {
+                self.event(Event::Dropped(Drop::ResponseMalformed));
+            }
+            Some(message) if message.first(Name::Via).is_some() => {
+                self.answer(key, &message, refusal);
+            }
+            // Nobody would know what the answer is to.
+            Some(_) | None => {}
+        }
+        if !lawful_lines {
+            self.close(key, CloseReason::Parse(error));
+        }
     }
 
     /// Refuses a request that this proxy or another core has already edited: its topmost Via is ours,

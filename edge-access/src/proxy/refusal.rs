@@ -94,6 +94,10 @@ pub enum Refusal {
     RegistrationStorm,
     /// What is less urgent has to wait while there is too much to do.
     LowPriority,
+    /// More headers than a message may have.
+    TooManyHeaders,
+    /// The body is longer than this sender may send.
+    BodyTooLong,
 }
 
 /// Diagnostics of MS-OCER: the number and its short reason.
@@ -144,7 +148,8 @@ impl Refusal {
             | Self::NextHopLost
             | Self::PartnerUntrusted => (504, "Server time-out"),
             Self::Version => (505, "Version Not Supported"),
-            Self::TooLong => (513, "Message Too Large"),
+            Self::BodyTooLong => (413, "Request Entity Too Large"),
+            Self::TooLong | Self::TooManyHeaders => (513, "Message Too Large"),
         }
     }
 
@@ -205,6 +210,8 @@ impl Refusal {
             | Self::HopLocal
             | Self::Newcomer
             | Self::Timeout
+            | Self::TooManyHeaders
+            | Self::BodyTooLong
             | Self::TooLong => None,
         }
     }
@@ -281,6 +288,8 @@ impl Refusal {
             Self::NextHopLost => "next_hop_lost",
             Self::RegistrationStorm => "registration_storm",
             Self::LowPriority => "low_priority",
+            Self::TooManyHeaders => "too_many_headers",
+            Self::BodyTooLong => "body_too_long",
         }
     }
 }

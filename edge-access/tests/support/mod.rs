@@ -5,3 +5,4 @@ pub(crate) mod edge;
 pub(crate) mod peer;
 pub(crate) mod pki;
 pub(crate) mod sip;
+pub(crate) mod torture;

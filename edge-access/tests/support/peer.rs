@@ -96,6 +96,28 @@ impl Peer {
         WebSocket::from_raw_socket(self.stream, Role::Client, None)
     }
 
+    /// Sends what the far end may no longer want to read.
+    pub(crate) fn send_some(&mut self, bytes: &[u8]) {
+        // Whether it is read is seen in what comes back.
+        let _sent = self
+            .stream
+            .write_all(bytes)
+            .and_then(|()| self.stream.flush());
+    }
+
+    /// Whatever bytes come within `patience`, messages or not.
+    pub(crate) fn try_receive_any(&mut self, patience: Duration) -> Option<String> {
+        self.tcp.set_read_timeout(Some(patience)).expect("set");
+        let mut bytes = std::mem::take(&mut self.received);
+        let mut chunk = [0; 4096];
+        if bytes.is_empty()
+            && let Ok(len) = self.stream.read(&mut chunk)
+        {
+            bytes.extend_from_slice(&chunk[..len]);
+        }
+        (!bytes.is_empty()).then(|| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     /// Waits until the far end has closed.
     pub(crate) fn is_closed(&mut self) -> bool {
         let mut chunk = [0; 4096];

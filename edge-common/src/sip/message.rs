@@ -62,6 +62,13 @@ impl<'a> Message<'a> {
         Ok(Self { bytes, index })
     }
 
+    /// Reads the head only as far as it can be read and the index has room, for an answer to who sent it:
+    /// what comes after that is missing. `None` when not even the start line can be read.
+    pub fn parse_front(bytes: &'a [u8], index: &'a mut Index) -> Option<Self> {
+        let read = u32::try_from(bytes.len()).is_ok() && index.read_front(bytes);
+        read.then_some(Self { bytes, index })
+    }
+
     /// The whole message as it came.
     #[must_use]
     pub const fn bytes(&self) -> &'a [u8] {
@@ -393,6 +400,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_head_with_a_fault_is_read_up_to_it() {
+        let front = |text: &str| {
+            let mut index = Index::new(2);
+            let message = Message::parse_front(text.as_bytes(), &mut index)?;
+            Some(message.headers().count())
+        };
+        assert_eq!(
+            front("BYE sip:a SIP/2.0\r\nA: 1\r\nno colon\r\nB: 2\r\n\r\n"),
+            Some(1)
+        );
+        assert_eq!(
+            front("BYE sip:a SIP/2.0\r\nA: 1\r\nB: 2\r\nC: 3\r\n\r\n"),
+            Some(2)
+        );
+        assert_eq!(front("BYE sip:a SIP/2.0\r\n\r\nbody"), Some(0));
+        assert_eq!(front("BYE sip:a\0 SIP/2.0\r\n\r\n"), None);
+        assert_eq!(front(""), None);
     }
 
     #[test]

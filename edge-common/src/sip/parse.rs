@@ -104,6 +104,15 @@ impl Index {
         }
     }
 
+    /// Reads what stands before the first fault; `false` when not even the start line does.
+    pub(super) fn read_front(&mut self, bytes: &[u8]) -> bool {
+        self.start = Start::default();
+        if self.read(bytes).is_err() {
+            self.body = offset(bytes.len());
+        }
+        self.start.end > 0
+    }
+
     fn read_start(&mut self, bytes: &[u8]) -> Result<usize, ParseError> {
         let end = line_end(bytes, 0)?;
         let line = &bytes[..end];
