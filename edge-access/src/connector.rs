@@ -271,7 +271,9 @@ pub fn identity(stream: &Stream) -> Option<(ProvenNames, Fingerprint)> {
     }
 }
 
-/// Keeps one connection of a core to the next hop, for as long as the core lives.
+/// Keeps one connection of a core to one address of the next hop, for as long as the core lives.
+///
+/// A Director pool has one name and an address for each of its servers: each of them is a target of its own.
 #[derive(Clone)]
 pub struct NextHop {
     /// What is in force; read again before each attempt.
@@ -280,6 +282,8 @@ pub struct NextHop {
     pub exit: Exit,
     /// DNS inside, for a next hop whose addresses are not configured.
     pub dns: SipResolver,
+    /// Which of the addresses, in their order; the first is taken while it works.
+    pub rank: u8,
 }
 
 impl fmt::Debug for NextHop {
@@ -304,11 +308,12 @@ impl NextHop {
                 .open(&core, target, &config.internal.next_hop_addresses)
                 .await
             {
-                Ok(stream) => {
+                Ok(Some(stream)) => {
                     pause = PAUSE_MIN;
                     core.observer().dialled("next_hop", "open");
-                    serve_next_hop(&core, target, stream).await;
+                    serve_next_hop(&core, target, self.rank, stream).await;
                 }
+                Ok(None) => pause = PAUSE_MAX,
                 Err(failure) => {
                     core.observer().dialled("next_hop", failure.label());
                     tracing::warn!(next_hop = %target, %failure, "next hop not reached");
@@ -320,24 +325,39 @@ impl NextHop {
         }
     }
 
+    /// `None`: the next hop has fewer addresses than that.
     async fn open(
         &self,
         core: &Core,
         target: &HostPort,
         addresses: &[IpAddr],
-    ) -> Result<Stream, Failure> {
+    ) -> Result<Option<Stream>, Failure> {
         if !addresses.is_empty() {
-            return self.exit.open(core, target, addresses).await;
+            return self.open_ranked(core, target, addresses).await;
         }
         let found = self.dns.addresses(&target.host).await.map_err(|fault| {
             tracing::warn!(next_hop = %target, %fault, "next hop not resolved");
             Failure::NoAddress
         })?;
-        self.exit.open(core, target, &found.value).await
+        self.open_ranked(core, target, &found.value).await
+    }
+
+    async fn open_ranked(
+        &self,
+        core: &Core,
+        target: &HostPort,
+        addresses: &[IpAddr],
+    ) -> Result<Option<Stream>, Failure> {
+        let ours = |address: &&IpAddr| self.exit.own_address(**address).is_some();
+        match addresses.iter().filter(ours).nth(usize::from(self.rank)) {
+            Some(&address) => self.exit.open(core, target, &[address]).await.map(Some),
+            None if self.rank == 0 => Err(Failure::NoAddress),
+            None => Ok(None),
+        }
     }
 }
 
-async fn serve_next_hop(core: &Core, target: &HostPort, stream: Stream) {
+async fn serve_next_hop(core: &Core, target: &HostPort, rank: u8, stream: Stream) {
     let index = core.context().index();
     tracing::info!(next_hop = %target, remote = %stream.remote(), core = index, "next hop connected");
     let peer = Peer::Inside {
@@ -346,7 +366,7 @@ async fn serve_next_hop(core: &Core, target: &HostPort, stream: Stream) {
     // The count follows the connection even if this task is dropped with its core.
     let mut counted = None;
     core.serve(stream, peer, Opener::Us, |key| {
-        core.next_hop(key, 0);
+        core.next_hop(key, rank);
         counted = Some(Counted::new(core));
     })
     .await;
@@ -358,14 +378,14 @@ struct Counted<'a>(&'a Core);
 
 impl<'a> Counted<'a> {
     fn new(core: &'a Core) -> Self {
-        core.observer().next_hop(true);
+        core.observer().next_hop(core.context().index(), true);
         Self(core)
     }
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.observer().next_hop(false);
+        self.0.observer().next_hop(self.0.context().index(), false);
     }
 }
 
@@ -376,6 +396,8 @@ fn spread(pause: Duration) -> Duration {
     Duration::from_millis(u64::from(millis / 2 + random))
 }
 
+/// Addresses of the next hop that are connected; a transaction knows no more targets than that.
+pub const NEXT_HOPS_MAX: u8 = 4;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(10);

@@ -20,7 +20,7 @@ use edge_common::secret_files;
 use serde_json::{Value, json};
 
 use crate::admin::Host;
-use crate::connector::{Exit, NextHop, Partners};
+use crate::connector::{Exit, NEXT_HOPS_MAX, NextHop, Partners};
 use crate::epoch;
 use crate::federation_admin;
 use crate::flow::{Core, Errand, Letter, VERDICTS_CORE};
@@ -257,8 +257,10 @@ async fn run_core(context: CoreContext, seed: Seed, plan: Plan) {
     context.spawn(async move { time.keep_time().await });
     let watch = core.clone();
     context.spawn(async move { watch.keep_watch().await });
-    let next_hop = next_hop(&plan, seed.resolvers.internal);
-    context.spawn(next_hop.keep(core.clone()));
+    for rank in 0..NEXT_HOPS_MAX {
+        let next_hop = next_hop(&plan, seed.resolvers.internal.clone(), rank);
+        context.spawn(next_hop.keep(core.clone()));
+    }
     context.draining().await;
     core.drain();
     tokio::select! {
@@ -316,12 +318,13 @@ fn make_core(context: &CoreContext, seed: &Seed, plan: &Plan) -> Core {
     )
 }
 
-fn next_hop(plan: &Plan, dns: SipResolver) -> NextHop {
+fn next_hop(plan: &Plan, dns: SipResolver, rank: u8) -> NextHop {
     let tls = Arc::clone(&plan.tls.next_hop);
     NextHop {
         config: Arc::clone(&plan.current),
         exit: Exit::internal(&plan.config, &plan.access.limits, tls),
         dns,
+        rank,
     }
 }
 

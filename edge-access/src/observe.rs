@@ -30,7 +30,7 @@ pub struct Observer {
     flows: Gauge,
     websockets: Gauge,
     websocket_handshakes: Counters<1>,
-    tables: [Gauges<1>; 6],
+    tables: [Gauges<1>; 7],
     verdicts_known: Gauge,
     verdicts_pending: Gauge,
 }
@@ -44,6 +44,7 @@ pub struct Tables {
     targets: Gauge,
     transactions: Gauge,
     transaction_bytes: Gauge,
+    registration_rate: Gauge,
 }
 
 impl Tables {
@@ -55,6 +56,7 @@ impl Tables {
         set(&self.targets, fill.targets);
         set(&self.transactions, fill.transactions);
         set(&self.transaction_bytes, fill.transaction_bytes);
+        set(&self.registration_rate, fill.registration_rate);
     }
 }
 
@@ -128,12 +130,11 @@ impl Observer {
                 ["listener"],
             ),
             next_hops: NextHops {
-                up: Arc::default(),
+                up: Arc::new(Mutex::new(vec![0; cores])),
                 gauge: metrics.gauge(
                     "next_hop_connections",
-                    "Connections to the next hop, one for each core",
+                    "Connections to the next hop, one for each core and address",
                 ),
-                cores,
                 ready,
             },
             flows: metrics.gauge("flows", "SIP connections in the tables of the cores"),
@@ -155,6 +156,10 @@ impl Observer {
                 (
                     "transaction_bytes",
                     "Bytes of the requests that transactions keep",
+                ),
+                (
+                    "registration_rate",
+                    "Registrations a second that are let in at present",
                 ),
             ]
             .map(|(name, help)| metrics.gauges(name, help, ["core"])),
@@ -180,6 +185,7 @@ impl Observer {
             targets,
             transactions,
             transaction_bytes,
+            registration_rate,
         ] = &self.tables;
         Tables {
             waits: waits.with([&core]),
@@ -188,6 +194,7 @@ impl Observer {
             targets: targets.with([&core]),
             transactions: transactions.with([&core]),
             transaction_bytes: transaction_bytes.with([&core]),
+            registration_rate: registration_rate.with([&core]),
         }
     }
 
@@ -310,8 +317,8 @@ impl Observer {
     }
 
     /// A core has got its connection to the next hop, or has lost it.
-    pub fn next_hop(&self, is_up: bool) {
-        self.next_hops.change(is_up);
+    pub fn next_hop(&self, core: usize, is_up: bool) {
+        self.next_hops.change(core, is_up);
     }
 }
 
@@ -319,18 +326,19 @@ impl Observer {
 #[derive(Clone, Debug)]
 struct NextHops {
     /// Under a lock, so that the condition never says what held before.
-    up: Arc<Mutex<usize>>,
+    up: Arc<Mutex<Vec<usize>>>,
     gauge: Gauge,
-    cores: usize,
     ready: Condition,
 }
 
 impl NextHops {
-    fn change(&self, is_up: bool) {
+    fn change(&self, core: usize, is_up: bool) {
         let mut up = self.up.lock().unwrap_or_else(PoisonError::into_inner);
-        *up = if is_up { *up + 1 } else { up.saturating_sub(1) };
-        self.gauge.set(i64::try_from(*up).unwrap_or(i64::MAX));
-        self.ready.set(*up >= self.cores);
+        if let Some(up) = up.get_mut(core) {
+            *up = if is_up { *up + 1 } else { up.saturating_sub(1) };
+        }
+        set(&self.gauge, up.iter().sum());
+        self.ready.set(up.iter().all(|&up| up > 0));
     }
 }
 

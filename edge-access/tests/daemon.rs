@@ -322,6 +322,75 @@ fn a_client_that_does_not_read_is_let_go_and_nobody_else_waits() {
 }
 
 #[test]
+fn a_second_director_takes_what_the_first_leaves_unanswered() {
+    let reserve = Ipv4Addr::new(127, 0, 2, 51);
+    let edge = Edge::start_with(BTreeMap::new(), |config| {
+        config.internal.next_hop_addresses.push(reserve.into());
+    });
+    let port = edge.director.local_addr().expect("bound").port();
+    let second = TcpListener::bind((reserve, port)).expect("a socket");
+    let mut first = edge.next_hops();
+    let accept = || Peer::accept(&second, edge.pki.server(DIRECTOR_NAME));
+    let mut others: Vec<Peer> = (0..2).map(|_| accept()).collect();
+    edge.until("all connected", || {
+        edge.metric("edge_access_next_hop_connections") == 4
+    });
+    let mut client = edge.client();
+    client.send(register("bob"));
+    let (core, _) = either(&mut first);
+    drop(first.remove(core));
+    let (core, asked) = either(&mut others);
+    assert!(asked.starts_with("REGISTER "), "{asked}");
+    others[core].send(response(&asked, "200 OK"));
+    assert_eq!(status(&client.receive()), "200 OK");
+    assert_eq!(edge.metric("edge_access_requests_failed_over_total"), 1);
+    assert!(edge.shared.readiness.is_ready(), "each core still has one");
+}
+
+#[test]
+fn a_director_that_does_not_read_costs_nobody_a_connection() {
+    let edge = Edge::start_with(BTreeMap::new(), |config| {
+        let access = config.access.as_mut().expect("configured");
+        access.limits.server_queue = 300_000;
+    });
+    let mut next_hops = edge.next_hops();
+    let mut client = edge.client();
+    client.send(register("bob"));
+    let (core, asked) = either(&mut next_hops);
+    next_hops[core].send(response(&asked, "200 OK"));
+    assert_eq!(status(&client.receive()), "200 OK");
+    let message = || {
+        let from = "bob@contoso.test";
+        let head = request(
+            "MESSAGE",
+            "sip:carol@contoso.test",
+            from,
+            "carol@contoso.test",
+            &[],
+        );
+        head.replace("Content-Length: 0", "Content-Length: 50000") + &"x".repeat(50_000)
+    };
+    // What the kernel takes for the Director comes on top of our own queue.
+    let refused = "edge_access_requests_refused_total{from=\"client\",status=\"503\",reason=\"low_priority\"}";
+    for _ in 0..400 {
+        client.send(message());
+        if edge.metric(refused) > 0 {
+            break;
+        }
+    }
+    assert_eq!(status(&client.receive()), "503 Service Unavailable");
+    assert_eq!(edge.metric("edge_access_next_hop_connections"), 2);
+    let whole = |peer: &mut Peer| peer.receive().starts_with("MESSAGE ");
+    assert!(whole(&mut next_hops[core]), "it reads on where it stopped");
+    while next_hops[core]
+        .try_receive(Duration::from_millis(200))
+        .is_some()
+    {}
+    client.send(message());
+    assert!(whole(&mut next_hops[core]), "and all goes on");
+}
+
+#[test]
 fn a_drain_lets_dialogs_end_and_then_the_daemon() {
     let mut edge = Edge::start(BTreeMap::new());
     let mut next_hops = edge.next_hops();

@@ -104,6 +104,7 @@ struct Inner {
 struct Later {
     stalled: Vec<FlowKey>,
     too_long: Vec<Vec<u8>>,
+    congested: Vec<Vec<u8>>,
     undelivered: Vec<Parcel>,
     answers: Vec<(Question, Answer)>,
 }
@@ -192,6 +193,7 @@ impl Core {
         let limits = self.0.proxy.borrow().frame_limits(key);
         let mut framer = Framer::new(opener, limits);
         loop {
+            self.hold_back(key).await;
             match stream
                 .read(|bytes| self.consume(key, &mut framer, bytes))
                 .await
@@ -203,6 +205,14 @@ impl Core {
                     break;
                 }
             }
+        }
+    }
+
+    /// Lets whoever feeds the next hop wait while that reads too slowly: TCP then tells the sender.
+    pub(super) async fn hold_back(&self, key: FlowKey) {
+        let limit = self.0.proxy.borrow().backlog_max();
+        while self.backlog() > limit && !self.0.next_hops.borrow().contains(&key) {
+            tokio::time::sleep(HELD_BACK).await;
         }
     }
 
@@ -341,7 +351,6 @@ impl Core {
     fn consume(&self, key: FlowKey, framer: &mut Framer, received: &[u8]) -> usize {
         let now = run::now();
         let mut at = 0;
-        self.0.proxy.borrow_mut().handle_backlog(self.backlog());
         while self.0.streams.borrow().get(key).is_some() {
             let mut proxy = self.0.proxy.borrow_mut();
             // The inside may have accepted the client since its last message.
@@ -354,6 +363,7 @@ impl Core {
                     len
                 }
                 Ok(Step::Message { len }) => {
+                    proxy.handle_backlog(self.backlog());
                     self.heard(now, key, &received[at..at + len]);
                     proxy.handle_message(now, key, &received[at..at + len]);
                     len
@@ -451,6 +461,9 @@ impl Core {
             for bytes in later.too_long.drain(..) {
                 proxy.handle_too_long(now, &bytes);
             }
+            for bytes in later.congested.drain(..) {
+                proxy.handle_congested(now, &bytes);
+            }
             for parcel in later.undelivered.drain(..) {
                 proxy.handle_undelivered(now, &parcel);
             }
@@ -535,6 +548,11 @@ impl Core {
             Err(QueueError::Full) if stream.queued() <= bytes.len() => {
                 later.too_long.push(bytes.to_vec());
             }
+            // New work is refused and old work goes on; whether the next hop still lives shows in its answers.
+            Err(QueueError::Full) if self.0.next_hops.borrow().contains(&flow) => {
+                self.0.observer.dropped("next_hop_congested");
+                later.congested.push(bytes.to_vec());
+            }
             // Whoever reads so slowly holds up nobody but himself.
             Err(QueueError::Full) => {
                 self.0.observer.dropped("queue_full");
@@ -564,6 +582,8 @@ impl Core {
     }
 }
 
+/// How soon a sender that was held back is looked at again.
+const HELD_BACK: Duration = Duration::from_millis(5);
 /// A drain is no hurry.
 const DESERTED_CHECK: Duration = Duration::from_millis(100);
 /// The core that owns the verdicts on domains.

@@ -88,6 +88,7 @@ impl Core {
             over: false,
         };
         while !web.over {
+            self.hold_back(key).await;
             let interval = self.0.proxy.borrow().websocket_rules().config.ping_interval;
             let read = stream.read(|bytes| self.consume_frames(key, stream, &mut web, bytes));
             match tokio::time::timeout(interval, read).await {
@@ -166,6 +167,7 @@ impl Core {
         let mut proxy = self.0.proxy.borrow_mut();
         match content::read(payload, limits) {
             Ok(Content::Message(message)) => {
+                proxy.handle_backlog(self.backlog());
                 self.heard(now, key, &message);
                 proxy.handle_message(now, key, &message);
             }

@@ -199,10 +199,10 @@ impl Proxy {
         self.load = Load(u8::try_from(hundredths).unwrap_or(u8::MAX));
     }
 
-    /// Registrations a second that are let through at present.
+    /// With more bytes in a queue towards the next hop nothing more is read from those who would add to them.
     #[must_use]
-    pub const fn registration_rate(&self) -> u32 {
-        self.admission.rate()
+    pub fn backlog_max(&self) -> usize {
+        self.settings.limits.server_queue / 100 * HELD_BACK
     }
 
     /// Turns away what the inside could not take.
@@ -253,6 +253,8 @@ impl Proxy {
     }
 }
 
+/// Hundredths of a queue. Even of what is urgent there can be too much.
+const HELD_BACK: usize = 97;
 /// What one registration costs.
 const TOKEN: u64 = 1000;
 /// The rate never falls below this.

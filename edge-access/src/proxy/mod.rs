@@ -128,6 +128,8 @@ pub struct Fill {
     pub transactions: usize,
     /// Bytes of their requests.
     pub transaction_bytes: usize,
+    /// Registrations a second that are let in.
+    pub registration_rate: usize,
 }
 
 /// One of our connections to the Director.
@@ -370,6 +372,15 @@ impl Proxy {
         }
     }
 
+    /// A message did not fit the queue towards the next hop, which stands; what has waited longer goes first.
+    pub fn handle_congested(&mut self, now: Now, bytes: &[u8]) {
+        if bytes.starts_with(b"SIP/") {
+            self.event(Event::Dropped(Drop::ResponseCongested));
+        } else {
+            self.bounce(now, bytes, Refusal::Overload);
+        }
+    }
+
     /// No new work is taken on from here.
     pub const fn handle_drain(&mut self) {
         self.draining = true;
@@ -461,6 +472,7 @@ impl Proxy {
             targets: self.targets.len(),
             transactions: self.transactions.len(),
             transaction_bytes: self.transactions.kept_bytes(),
+            registration_rate: self.admission.rate() as usize,
         }
     }
 

@@ -321,6 +321,8 @@ pub enum Drop {
     SenderGone,
     /// A response that does not fit the queue of its receiver.
     ResponseTooLong,
+    /// A response for which the queue towards the next hop has no room.
+    ResponseCongested,
     /// A response that ends at this hop: a 100, or one that another target was asked after (RFC 3261 §16.7).
     ResponseAbsorbed,
     /// A response to a request that is over (RFC 4320 §4.3).
@@ -348,6 +350,7 @@ impl Drop {
             Self::BenotifyAnswered => "benotify_answered",
             Self::SenderGone => "sender_gone",
             Self::ResponseTooLong => "response_too_long",
+            Self::ResponseCongested => "response_congested",
             Self::ResponseAbsorbed => "response_absorbed",
             Self::ResponseLate => "response_late",
             Self::Retransmission => "retransmission",

@@ -39,14 +39,23 @@ pub(crate) struct Edge {
 
 impl Edge {
     pub(crate) fn start(records: BTreeMap<&'static str, Record>) -> Self {
+        Self::start_with(records, |_| {})
+    }
+
+    /// The same with another configuration.
+    pub(crate) fn start_with(
+        records: BTreeMap<&'static str, Record>,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let pki = Pki::new();
         let director = TcpListener::bind((DIRECTOR, 0)).expect("a socket");
-        let config = config(
+        let mut config = config(
             &pki,
             directory.path(),
             director.local_addr().expect("bound"),
         );
+        change(&mut config);
         let names = NameServer::start(records);
         let mut settings = Names::of(&config);
         settings.external.servers = vec![names.address];

@@ -214,7 +214,7 @@ pub(super) struct Internal {
     pub(super) trusted_servers: Vec<NamePattern>,
     /// The Director, pool or its virtual address: name and port.
     pub(super) next_hop: Option<HostPort>,
-    /// Addresses of the next hop; without them DNS inside is asked.
+    /// Addresses of the next hop, the first to be tried in front; without them DNS inside is asked. Up to four are kept connected.
     #[schemars(with = "Vec<schema_text::Ip>", length(max = 64))]
     pub(super) next_hop_addresses: Vec<IpAddr>,
 }

@@ -43,7 +43,8 @@ pub struct Internal {
     pub trusted_servers: Vec<NamePattern>,
     /// The Director or its virtual address; always there when `[access]` is.
     pub next_hop: Option<HostPort>,
-    /// Its addresses; when empty, DNS inside is asked.
+    /// Its addresses; when empty, DNS inside is asked. The first that is connected is taken, and up to three more in
+    /// this order when it fails.
     pub next_hop_addresses: Vec<IpAddr>,
 }
 

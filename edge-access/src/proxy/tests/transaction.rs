@@ -712,7 +712,7 @@ fn a_storm_of_registrations_is_let_in_at_the_directors_pace() {
     assert_eq!(world.sent(user), None, "who is signed in stays so");
     let one = world.sent(director).expect("forwarded");
     world.receive(director, response(&one, "503 Service Unavailable", &[]));
-    assert_eq!(world.cores[0].registration_rate(), 4);
+    assert_eq!(world.cores[0].fill().registration_rate, 4);
     world.wait(Duration::from_secs(1));
     assert_eq!(storm(&mut world), 3);
 }
