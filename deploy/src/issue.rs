@@ -240,7 +240,7 @@ fn set_validity(params: &mut CertificateParams, now: UnixTime, years: i32) {
 /// Year, month and day of the Gregorian calendar, counted in days from 1970-01-01.
 ///
 /// Years are counted from March on, so that the leap day is the last of its year; an era is 400 of them.
-fn civil(days: u64) -> (i32, u8, u8) {
+pub(crate) fn civil(days: u64) -> (i32, u8, u8) {
     let days = days + DAYS_TO_1970_FROM_MARCH_0000;
     let (era, of_era) = (days / DAYS_OF_ERA, days % DAYS_OF_ERA);
     let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;

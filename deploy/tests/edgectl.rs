@@ -318,6 +318,84 @@ fn rendered_zones_network_and_units_are_files_below_the_given_directory() {
 }
 
 #[test]
+fn a_partner_is_judged_by_the_lists_before_anybody_is_asked() {
+    let host = Host::new();
+    host.edit(
+        "enabled = true",
+        "enabled = true\nblocked = [\"evil.test\"]",
+    );
+    for (domain, list, word) in [
+        ("evil.test", "blocked", "nothing else is looked at"),
+        ("contoso.test", "none", "of this organisation"),
+    ] {
+        let output = host.run(&["federation", "test", domain, "--json"]);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(
+            (&report["pass"], &report["list"]),
+            (&false.into(), &list.into())
+        );
+        assert_eq!(report["steps"][0]["result"], "fail");
+        assert!(
+            report["steps"][0]["seen"].as_str().unwrap().contains(word),
+            "{report}"
+        );
+        assert_eq!(
+            report["steps"].as_array().unwrap().len(),
+            2,
+            "list and verdict: {report}"
+        );
+    }
+    let output = host.run(&["federation", "test", "not a domain"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+}
+
+#[test]
+fn the_card_holds_the_certificate_that_is_shown() {
+    let host = Host::new();
+    host.edit("enabled = true", "enabled = false");
+    let off = host.run(&["federation", "card"]);
+    assert_eq!(off.status.code(), Some(3), "{}", text(&off));
+    host.edit("enabled = false", "enabled = true");
+    let page = stdout(&host.run(&["federation", "card", "--contact", "Ann"]));
+    let json = stdout(&host.run(&["federation", "card", "--json"]));
+    let html = stdout(&host.run(&["federation", "card", "--html"]));
+    let card: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let own = &card["certificates"][0][0];
+    assert_eq!(own["names"], serde_json::json!(["sip.contoso.test"]));
+    let print = own["sha256"].as_str().unwrap();
+    assert!(
+        page.contains(print) && page.contains("Contact: Ann"),
+        "{page}"
+    );
+    assert!(html.starts_with("<!doctype html>") && html.contains(print));
+    assert!(page.contains("_sipfederationtls._tcp.contoso.test. SRV 0 0 5061 sip.contoso.test."));
+}
+
+#[test]
+fn a_change_can_be_looked_at_before_it_is_made() {
+    let host = Host::new();
+    for words in [
+        &["trace", "--record", "10 min", "--dry-run"][..],
+        &["federation", "watch", "block", "CN=CA", "04a1", "--dry-run"],
+    ] {
+        let told = stdout(&host.run(words));
+        assert!(told.contains("would be told {"), "{told}");
+        let output = host.run(&words[..words.len() - 1]);
+        assert_eq!(
+            output.status.code(),
+            Some(3),
+            "nobody is there: {}",
+            text(&output)
+        );
+    }
+    let output = host.run(&["federation", "watch", "block", "CN=CA"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    let output = host.run(&["trace", "--record", "10 min", "call"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+}
+
+#[test]
 fn status_says_no_when_nothing_runs() {
     let Some(kernel) = Kernel::new() else { return };
     let host = Host::new();

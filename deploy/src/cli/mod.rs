@@ -4,14 +4,18 @@
 //! found errors, a daemon is not ready, a probe was refused); 2, the command line is wrong; 3, it could not be
 //! done (a file, a socket or a program is missing).
 
+mod access;
 mod apply;
 mod ask;
 mod av;
 mod check;
+mod daemon;
+mod federation;
 mod init;
 mod probe;
 mod render;
 mod status;
+mod trace;
 mod webconf;
 
 use std::io::{self, Write};
@@ -69,6 +73,11 @@ enum Command {
     Apply(apply::Apply),
     /// Ask the daemons of this host how they are.
     Status(status::Status),
+    /// Federation: test a partner, print our card, look at the watch list.
+    Federation(federation::Federation),
+    /// The Access Edge: who is connected.
+    Access(access::Access),
+    Trace(trace::Trace),
     /// Audio and video: media credentials.
     Av(av::Av),
     /// Web conferences: sessions, agents, admissions, tokens.
@@ -125,6 +134,9 @@ fn run(arguments: Arguments, out: &mut dyn Write) -> anyhow::Result<Verdict> {
         Command::Render(render) => render.run(&global, out),
         Command::Apply(apply) => apply.run(&global, out),
         Command::Status(status) => status.run(&global, out),
+        Command::Federation(federation) => federation.run(&global, out),
+        Command::Access(access) => access.run(&global, out),
+        Command::Trace(trace) => trace.run(&global, out),
         Command::Av(av) => av.run(&global, out),
         Command::Webconf(webconf) => webconf.run(&global, out),
         Command::Probe(probe) => probe.run(&global, out),
@@ -217,6 +229,11 @@ mod tests {
             &["check"][..],
             &["apply", "firewall"],
             &["av", "credentials"],
+            &["federation", "test"],
+            &["federation", "card"],
+            &["federation", "watch"],
+            &["access", "connections"],
+            &["trace"],
         ] {
             let line = ["edgectl"].iter().chain(words).chain(&["--help"]);
             let help = documented(Arguments::command())

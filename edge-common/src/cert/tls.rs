@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustls::client::Resumption;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::server::NoServerSessionStorage;
 use rustls::time_provider::TimeProvider;
@@ -68,6 +69,15 @@ pub fn anonymous_dialer(verifier: Arc<PeerVerifier>, alpn: &[&[u8]]) -> Arc<Clie
     Arc::new(config)
 }
 
+/// For a probe that shows our certificate and judges the far end's by `verifier`, which looks on.
+#[must_use]
+pub fn watched_dialer(
+    certificates: Arc<Store>,
+    verifier: Arc<dyn ServerCertVerifier>,
+) -> Arc<ClientConfig> {
+    dialer_by(certificates, verifier, &[], system_clock())
+}
+
 /// [`client_listener`] with a clock of the caller's.
 #[must_use]
 pub fn client_listener_at(
@@ -111,6 +121,15 @@ pub fn mutual_listener_at(
 pub fn dialer_at(
     certificates: Arc<Store>,
     verifier: Arc<PeerVerifier>,
+    alpn: &[&[u8]],
+    clock: Arc<dyn TimeProvider>,
+) -> Arc<ClientConfig> {
+    dialer_by(certificates, verifier, alpn, clock)
+}
+
+fn dialer_by(
+    certificates: Arc<Store>,
+    verifier: Arc<dyn ServerCertVerifier>,
     alpn: &[&[u8]],
     clock: Arc<dyn TimeProvider>,
 ) -> Arc<ClientConfig> {
