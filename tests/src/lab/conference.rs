@@ -70,17 +70,8 @@ impl Conference {
     pub fn admit(&mut self) -> Result<String> {
         self.agent.still_runs()?;
         self.server.still_runs()?;
-        let answer = post(&self.socket, "/admit", "{\"ttl\":\"60 s\"}")?;
-        let number = answer
-            .get("number")
-            .context("the agent's answer holds no number")?;
-        match number {
-            Value::String(digits) => Ok(digits.clone()),
-            Value::Number(number) => Ok(number.to_string()),
-            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => {
-                bail!("the agent's number is {number}")
-            }
-        }
+        let (number, _) = admit_at(&self.socket, "{\"ttl\":\"60 s\"}")?;
+        Ok(number)
     }
 
     /// Has the agent read its configuration again, then ends it in order. It has to say that all is well.
@@ -146,7 +137,13 @@ fn start_server(
     Ok(server)
 }
 
-fn agent_toml(site: &Site, pair: &super::ca::Pair, ca: &Authority, socket: &Path) -> String {
+/// The configuration of an agent that knows every edge of the site.
+pub(super) fn agent_toml(
+    site: &Site,
+    pair: &super::ca::Pair,
+    ca: &Authority,
+    socket: &Path,
+) -> String {
     let name = site.inside_name("mcu1");
     let clients = site.public_name("webconf");
     let edge = |member: &Member| {
@@ -164,6 +161,15 @@ fn agent_toml(site: &Site, pair: &super::ca::Pair, ca: &Authority, socket: &Path
         site.conference,
         edges = edges.join(", "),
     )
+}
+
+/// Asks the agent behind `socket` for a number; also says how many edges have acknowledged it.
+pub fn admit_at(socket: &Path, request: &str) -> Result<(String, usize)> {
+    let answer = post(socket, "/admit", request)?;
+    let number = answer.get("number").and_then(Value::as_str);
+    let number = number.context("the agent's answer holds no number")?;
+    let edges = answer.get("edges").and_then(Value::as_array);
+    Ok((number.to_owned(), edges.map_or(0, Vec::len)))
 }
 
 /// One POST over a unix socket; returns the JSON of a 200.

@@ -120,6 +120,7 @@ fn array(report: &mut Report, work: &Path) {
     let Some(mut world) = built else { return };
     not_started(&mut world.failed, report);
     step::array::show(&mut world, report);
+    step::conference_array::show(&mut world, report);
 }
 
 /// The edge with public addresses: every step.

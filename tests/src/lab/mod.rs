@@ -8,6 +8,7 @@
 //! Pure: [`plan`], [`wav`], [`tone`], [`netstring`], [`strace`]. Everything else starts programs and waits for
 //! them, always with a limit.
 
+pub mod agents;
 pub mod array;
 pub mod array_net;
 pub mod balancer;
@@ -32,6 +33,7 @@ pub mod sandbox;
 pub mod step;
 pub mod strace;
 pub mod tls_client;
+pub mod tls_stream;
 pub mod tone;
 pub mod topology;
 pub mod turn_client;

@@ -65,7 +65,8 @@ pub fn transfer(
     }
 }
 
-fn client(netns: &Netns, dial: &Dial<'_>, time: Duration) -> Command {
+/// The command, with its ends still free.
+pub(super) fn client(netns: &Netns, dial: &Dial<'_>, time: Duration) -> Command {
     let mut command = netns.command("timeout");
     command
         .arg(format!("{:.1}", time.as_secs_f64()))

@@ -4,6 +4,7 @@ pub mod array;
 pub mod call;
 pub mod closed;
 pub mod conference;
+pub mod conference_array;
 pub mod federation;
 pub mod metrics;
 pub mod sign_in;
