@@ -41,7 +41,10 @@ fn each_verdict_tells_its_own_messages_from_the_others() {
                     To: <sip:b@example.com>;tag=2\r\nCall-ID: r\r\nCSeq: 4 BYE\r\nContent-Length: 0\r\n\r\n";
     let samples = [
         (Must::Forward(1), options(9)),
-        (Must::Forward(2), options(9).repeat(2)),
+        (
+            Must::Forward(2),
+            options(9) + &options(9).replace("bKq", "bKr"),
+        ),
         (Must::Answer(483), options(0)),
         (
             Must::AnswerAndClose(400, "content_length_invalid"),

@@ -130,6 +130,10 @@ impl Stage {
     fn collect(&mut self) -> Seen {
         let mut seen = Seen::default();
         while let Some(packet) = self.edge.poll_transmit() {
+            // The edge's own word that it has an INVITE is no answer to it.
+            if packet.bytes.starts_with(b"SIP/2.0 100 Trying") {
+                continue;
+            }
             if packet.to == addr(CLIENT) {
                 seen.outside.push(packet.bytes);
             } else {

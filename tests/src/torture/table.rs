@@ -59,7 +59,11 @@ pub const TABLE: &[Row] = &[
     row("rfc4475/transports.dat", Must::Forward(1)),
     row("rfc4475/mpart01.dat", Must::Forward(1)),
     row("rfc4475/unreason.dat", Must::GoBack),
-    row("rfc4475/noreason.dat", Must::GoBack),
+    // 100 is between two hops; that it is read, empty phrase and all, is why it is absorbed.
+    row(
+        "rfc4475/noreason.dat",
+        Must::Discard(Drop::ResponseAbsorbed),
+    ),
     // §3.1.2: not lawful.
     row("rfc4475/badinv01.dat", Must::Answer(400)),
     row("rfc4475/clerr.dat", Must::Wait),
