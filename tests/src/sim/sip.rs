@@ -1,18 +1,22 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
-//! The proxy's core in the simulated world, with phones outside and a Director inside.
+//! The proxy's core in the simulated world, with phones and partners outside and Directors inside.
 //!
 //! Phones and Director are models written from the papers, line by line on text: slow, obvious, and
 //! with none of the proxy's own code in them but the framer.
 
 use super::world::{Address, Node, Packet};
-use edge_access::proxy::flow::{Peer, Standing};
+use edge_access::proxy::federation::{Answer, Question};
+use edge_access::proxy::flow::{Partner, Peer, Standing};
+use edge_access::proxy::refusal::Refusal;
 use edge_access::proxy::token::FlowKey;
 use edge_access::proxy::{Event, Output, Proxy};
-use edge_common::host_name::HostName;
+use edge_common::cert::identity::{Fingerprint, ProvenNames};
+use edge_common::host_name::{HostName, HostPort};
 use edge_common::sip::framer::{Framer, Limits, Opener, Step};
 use edge_common::time::Now;
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// One core of the Access Edge: what its shell does, without sockets.
 pub struct Edge {
@@ -28,6 +32,14 @@ pub struct Edge {
     pub events: Vec<Event>,
     /// Connections that the proxy closed, by their far end, with the reason's label.
     pub closed: Vec<(Address, &'static str)>,
+    /// Partners' domains, with the names and the addresses of their edges in order.
+    pub partners: BTreeMap<HostName, Vec<(HostPort, Address)>>,
+}
+
+/// What an output of the proxy asks of the world.
+enum Later {
+    Dial(HostPort),
+    Ask(Question),
 }
 
 struct Connection {
@@ -65,12 +77,33 @@ impl Edge {
             out: VecDeque::new(),
             events: Vec::new(),
             closed: Vec::new(),
+            partners: BTreeMap::new(),
         };
         if let Some(key) = inside {
             edge.proxy.handle_next_hop(key, 0);
             edge.keep(key, internal, director, Opener::Us);
         }
         edge
+    }
+
+    /// A connection to one more Director stands, which is taken when those of lower rank fail.
+    pub fn add_next_hop(&mut self, now: Now, near: Address, far: (Address, HostName), rank: u8) {
+        let (far, name) = far;
+        if let Some(key) = self.proxy.handle_open(now, far, Peer::Inside { name }) {
+            self.proxy.handle_next_hop(key, rank);
+            self.keep(key, near, far, Opener::Us);
+        }
+    }
+
+    /// So many bytes wait for the Director to read them.
+    pub fn set_backlog(&mut self, bytes: usize) {
+        self.proxy.handle_backlog(bytes);
+    }
+
+    /// Transactions under way.
+    #[must_use]
+    pub fn transactions(&self) -> usize {
+        self.proxy.fill().transactions
     }
 
     /// Clients that are connected.
@@ -135,7 +168,8 @@ impl Edge {
         }
     }
 
-    fn drain(&mut self, _now: Now) {
+    fn drain(&mut self, now: Now) {
+        let mut later = Vec::new();
         while let Some(output) = self.proxy.poll_output() {
             match output {
                 Output::Transmit { flow, bytes } => {
@@ -151,10 +185,52 @@ impl Edge {
                     }
                 }
                 Output::Event(event) => self.events.push(event),
-                // One core, and no partners in this world.
-                Output::Cross(_) | Output::Dial(_) | Output::Ask(_) => {}
+                Output::Dial(target) => later.push(Later::Dial(target)),
+                Output::Ask(question) => later.push(Later::Ask(question)),
+                // There is one core in this world.
+                Output::Cross(_) => {}
             }
         }
+        for what in later {
+            match what {
+                Later::Dial(target) => self.dial(now, &target),
+                Later::Ask(question) => self.resolve(now, question),
+            }
+            self.drain(now);
+        }
+    }
+
+    fn dial(&mut self, now: Now, target: &HostPort) {
+        let edges = self.partners.values().flatten();
+        let Some(&(_, far)) = edges.clone().find(|(name, _)| name == target) else {
+            let refusal = Refusal::PartnerUnreachable;
+            return self.proxy.handle_dial_failed(now, target, refusal);
+        };
+        let names = ProvenNames {
+            dns: vec![target.host.clone()],
+            ..ProvenNames::default()
+        };
+        let partner = Partner::new(Arc::new(names), Fingerprint([0; 32]), Some(target.clone()));
+        if let Some(key) = self.proxy.handle_open(now, far, Peer::Partner(partner)) {
+            self.keep(key, self.client_port, far, Opener::Us);
+        }
+    }
+
+    fn resolve(&mut self, now: Now, question: Question) {
+        let edges = self.partners.get(question.domain());
+        let outcome = edges
+            .map(|edges| edges.iter().map(|(name, _)| name.clone()).collect())
+            .ok_or(Refusal::SrvUnresolved);
+        let until = now.mono + Duration::from_secs(600);
+        self.proxy.handle_answer(
+            now,
+            question,
+            Answer {
+                outcome,
+                until,
+                meter: None,
+            },
+        );
     }
 }
 
@@ -239,6 +315,16 @@ pub struct Phone {
     pub heard: Vec<String>,
     /// Status codes of final answers to its own messages.
     pub answers: Vec<u16>,
+    /// How long it rings before it answers a call.
+    pub rings: Duration,
+    /// Its requests have this Call-ID and no branch, as those of clients that draw by a seed of the second.
+    pub same_call_id: Option<String>,
+    /// Everything that it was told of its calls: status and method.
+    pub told: Vec<(u16, String)>,
+    /// The last request that it sent.
+    last: String,
+    /// A call that rings here, and until when.
+    ringing: Option<(Instant, String)>,
 }
 
 impl Phone {
@@ -255,6 +341,11 @@ impl Phone {
             signed_in: false,
             heard: Vec::new(),
             answers: Vec::new(),
+            rings: Duration::ZERO,
+            same_call_id: None,
+            told: Vec::new(),
+            last: String::new(),
+            ringing: None,
         }
     }
 
@@ -263,7 +354,7 @@ impl Phone {
         self.request(
             "REGISTER",
             "sip:contoso.test",
-            &self.user.clone(),
+            &format!("{}@contoso.test", self.user),
             &self.contact(),
             "",
         );
@@ -271,7 +362,52 @@ impl Phone {
 
     /// Sends a MESSAGE to another user of the domain.
     pub fn message(&mut self, to: &str, body: &str) {
-        self.request("MESSAGE", &format!("sip:{to}@contoso.test"), to, "", body);
+        self.message_to(to, "contoso.test", body);
+    }
+
+    /// Sends a MESSAGE to a user of any domain.
+    pub fn message_to(&mut self, to: &str, domain: &str, body: &str) {
+        self.request(
+            "MESSAGE",
+            &format!("sip:{to}@{domain}"),
+            &format!("{to}@{domain}"),
+            "",
+            body,
+        );
+    }
+
+    /// Calls another user of the domain.
+    pub fn call(&mut self, to: &str) {
+        let to = format!("{to}@contoso.test");
+        self.request("INVITE", &format!("sip:{to}"), &to, "", "");
+    }
+
+    /// Gives the call up, with a CANCEL as RFC 3261 §9.1 wants it.
+    pub fn cancel(&mut self) {
+        let text = self.of_last("CANCEL", None);
+        self.send_raw(text.as_bytes());
+    }
+
+    /// Sends the last request a second time.
+    pub fn repeat(&mut self) {
+        let last = self.last.clone();
+        self.send_raw(last.as_bytes());
+    }
+
+    /// The last request under another method, and with another To.
+    fn of_last(&self, method: &str, to: Option<&str>) -> String {
+        let mut text = String::new();
+        for line in self.last.lines().take_while(|line| !line.is_empty()) {
+            let changed = match (line.split(':').next().unwrap_or_default(), to) {
+                ("CSeq", _) => line.replace("INVITE", method),
+                ("To", Some(to)) => format!("To: {to}"),
+                (start, _) if start.starts_with("INVITE ") => line.replacen("INVITE", method, 1),
+                _ => line.to_owned(),
+            };
+            text += &changed;
+            text += "\r\n";
+        }
+        text + "\r\n"
     }
 
     /// Sends bytes that are no SIP.
@@ -295,21 +431,27 @@ impl Phone {
         let Self {
             own, user, cseq, ..
         } = self;
+        let (via, call_id) = match &self.same_call_id {
+            Some(call_id) => ("SIP/2.0/tls 10.0.0.1:5061".to_owned(), call_id.clone()),
+            None => (
+                format!("SIP/2.0/TLS {own};branch=z9hG4bK{user}{cseq}"),
+                format!("{user}{cseq}"),
+            ),
+        };
         let text = format!(
-            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/TLS {own};branch=z9hG4bK{user}{cseq}\r\n\
+            "{method} {uri} SIP/2.0\r\nVia: {via}\r\n\
              Max-Forwards: 70\r\nFrom: <sip:{user}@contoso.test>;tag={user}\r\n\
-             To: <sip:{to}@contoso.test>\r\nCall-ID: {user}{cseq}\r\nCSeq: {cseq} {method}\r\n\
+             To: <sip:{to}>\r\nCall-ID: {call_id}\r\nCSeq: {cseq} {method}\r\n\
              {more}Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
+        self.last.clone_from(&text);
         self.send_raw(text.as_bytes());
     }
 
-    fn handle(&mut self, message: &str) {
+    fn handle(&mut self, now: Now, message: &str) {
         let Some(status) = status(message) else {
-            self.heard.push(body(message).to_owned());
-            let answer = answer(message, "200 OK", "");
-            return self.send_raw(answer.as_bytes());
+            return self.handle_request(now, message);
         };
         match (method_of(message), status) {
             ("REGISTER", 401) => {
@@ -321,33 +463,71 @@ impl Phone {
                 self.request(
                     "REGISTER",
                     "sip:contoso.test",
-                    &self.user.clone(),
+                    &format!("{}@contoso.test", self.user),
                     &more,
                     "",
                 );
             }
             ("REGISTER", 200) => self.signed_in = true,
+            ("INVITE" | "CANCEL", _) => {
+                self.told.push((status, method_of(message).to_owned()));
+                if status >= 200 && method_of(message) == "INVITE" {
+                    let to = values(message, "To").first().copied();
+                    let ack = self.of_last("ACK", to);
+                    self.send_raw(ack.as_bytes());
+                }
+            }
             (_, 200..) => self.answers.push(status),
             _ => {}
+        }
+    }
+
+    fn handle_request(&mut self, now: Now, message: &str) {
+        let method = message.split(' ').next().unwrap_or_default();
+        let reply = |phone: &mut Self, request: &str, status: &str| {
+            let answer = answer(request, status, "");
+            phone.send_raw(answer.as_bytes());
+        };
+        match method {
+            "INVITE" => {
+                reply(self, message, "180 Ringing");
+                self.ringing = Some((now.mono + self.rings, message.to_owned()));
+            }
+            "CANCEL" => {
+                reply(self, message, "200 OK");
+                if let Some((_, invite)) = self.ringing.take() {
+                    reply(self, &invite, "487 Request Terminated");
+                }
+            }
+            "ACK" => self.heard.push("ACK".to_owned()),
+            _ => {
+                self.heard.push(body(message).to_owned());
+                reply(self, message, "200 OK");
+            }
         }
     }
 }
 
 impl Node for Phone {
-    fn handle_packet(&mut self, _now: Now, packet: Packet) {
+    fn handle_packet(&mut self, now: Now, packet: Packet) {
         for message in self.inbox.take(&packet.bytes) {
-            self.handle(&message);
+            self.handle(now, &message);
         }
     }
 
-    fn handle_timeout(&mut self, _now: Now) {}
+    fn handle_timeout(&mut self, now: Now) {
+        if let Some((_, invite)) = self.ringing.take_if(|(until, _)| *until <= now.mono) {
+            let answer = answer(&invite, "200 OK", "");
+            self.send_raw(answer.as_bytes());
+        }
+    }
 
     fn poll_transmit(&mut self) -> Option<Packet> {
         self.out.pop_front()
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        None
+        self.ringing.as_ref().map(|(until, _)| *until)
     }
 }
 
@@ -358,7 +538,8 @@ pub struct Director {
     edge: Address,
     inbox: Inbox,
     out: VecDeque<Packet>,
-    branches: u32,
+    /// It takes requests and says nothing to them.
+    pub silent: bool,
     /// User to Path and Contact.
     pub bindings: BTreeMap<String, (Vec<String>, String)>,
     /// Requests that it saw, first lines.
@@ -374,7 +555,7 @@ impl Director {
             edge,
             inbox: Inbox::new(),
             out: VecDeque::new(),
-            branches: 0,
+            silent: false,
             bindings: BTreeMap::new(),
             requests: Vec::new(),
         }
@@ -396,6 +577,9 @@ impl Director {
         }
         self.requests
             .push(message.lines().next().unwrap_or_default().to_owned());
+        if self.silent {
+            return;
+        }
         if message.starts_with("REGISTER ") {
             self.register(message);
         } else {
@@ -423,17 +607,27 @@ impl Director {
     }
 
     fn relay(&mut self, message: &str) {
-        let Some((path, contact)) = self.bindings.get(user_of(message, "To")) else {
-            return self.send(&answer(message, "404 Not Found", ""));
+        let to = values(message, "To").first().copied().unwrap_or_default();
+        let own = uri(to).ends_with("@contoso.test");
+        let (path, target) = match self.bindings.get(user_of(message, "To")) {
+            Some((path, contact)) if own => (path.clone(), contact.clone()),
+            _ if !own => (Vec::new(), uri(to).to_owned()),
+            _ if message.starts_with("ACK ") => return,
+            _ => return self.send(&answer(message, "404 Not Found", "")),
         };
-        self.branches += 1;
+        let method = message.split(' ').next().unwrap_or_default();
+        // The same for an INVITE, its ACK and its CANCEL (RFC 3261 §16.11).
+        let first = |name| values(message, name).first().copied().unwrap_or_default();
+        let number = first("CSeq").split(' ').next().unwrap_or_default();
         let mut text = format!(
-            "MESSAGE {contact} SIP/2.0\r\nVia: SIP/2.0/TLS {};branch=z9hG4bKdir{}\r\n",
-            self.own, self.branches
+            "{method} {target} SIP/2.0\r\nVia: SIP/2.0/TLS {};branch=z9hG4bKdir{}{}{number}\r\n",
+            self.own,
+            user_of(message, "From"),
+            first("Call-ID"),
         );
         for hop in path {
             text.push_str("Route: ");
-            text.push_str(hop);
+            text.push_str(&hop);
             text.push_str("\r\n");
         }
         // What came in goes on below, without its request line and without the Route that led here.
@@ -447,6 +641,57 @@ impl Node for Director {
     fn handle_packet(&mut self, _now: Now, packet: Packet) {
         for message in self.inbox.take(&packet.bytes) {
             self.handle(&message);
+        }
+    }
+
+    fn handle_timeout(&mut self, _now: Now) {}
+
+    fn poll_transmit(&mut self) -> Option<Packet> {
+        self.out.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+}
+
+/// A partner's edge that gives one answer to everything.
+#[derive(Debug)]
+pub struct PartnerEdge {
+    own: Address,
+    edge: Address,
+    status: &'static str,
+    inbox: Inbox,
+    out: VecDeque<Packet>,
+    /// First lines of what it was asked.
+    pub asked: Vec<String>,
+}
+
+impl PartnerEdge {
+    /// An edge that says `status` to each request of `edge`.
+    #[must_use]
+    pub fn new(own: Address, edge: Address, status: &'static str) -> Self {
+        Self {
+            own,
+            edge,
+            status,
+            inbox: Inbox::new(),
+            out: VecDeque::new(),
+            asked: Vec::new(),
+        }
+    }
+}
+
+impl Node for PartnerEdge {
+    fn handle_packet(&mut self, _now: Now, packet: Packet) {
+        for message in self.inbox.take(&packet.bytes) {
+            self.asked
+                .push(message.lines().next().unwrap_or_default().to_owned());
+            self.out.push_back(Packet {
+                from: self.own,
+                to: self.edge,
+                bytes: answer(&message, self.status, "").into_bytes(),
+            });
         }
     }
 
