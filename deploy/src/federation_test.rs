@@ -180,6 +180,12 @@ impl Tester {
                 Some("List it in access.federation.partners, or set access.federation.discovery."),
             ),
             DomainRule::Direct(edge) => (format!("direct partner, its edge is {edge}"), None),
+            DomainRule::Provider(edge) => (format!("with a provider, whose edge is {edge}"), None),
+            DomainRule::DefaultRoute(edge) => (format!("by the default route, {edge}"), None),
+            DomainRule::InPublicCloud => (
+                "nobody listed it: DNS has to name a public provider".to_owned(),
+                None,
+            ),
             DomainRule::Automatic => ("allowed partner, DNS names its edge".to_owned(), None),
             DomainRule::Discovered => (
                 "discovered partner: nobody listed it, limits for discovered partners hold"
@@ -202,7 +208,8 @@ impl Tester {
         rule: &DomainRule,
         report: &mut Report,
     ) -> Option<Option<SrvAnswer>> {
-        if let DomainRule::Direct(_) = rule {
+        if let DomainRule::Direct(_) | DomainRule::Provider(_) | DomainRule::DefaultRoute(_) = rule
+        {
             report.add(
                 "srv",
                 Outcome::Skip,
@@ -496,7 +503,9 @@ fn naming(
     answer: Option<&SrvAnswer>,
     report: &mut Report,
 ) -> Option<Vec<HostPort>> {
-    if let DomainRule::Direct(edge) = rule {
+    if let DomainRule::Direct(edge) | DomainRule::Provider(edge) | DomainRule::DefaultRoute(edge) =
+        rule
+    {
         report.add("naming", Outcome::Skip, "the name is configured", None);
         return Some(vec![edge.clone()]);
     }
@@ -574,7 +583,10 @@ fn inbound(
 ) {
     let Some(names) = &shown.names else { return };
     let verdict = match (rule, answer) {
-        (DomainRule::Direct(edge), _) => partner_proof::prove_listed(&edge.host, names),
+        (
+            DomainRule::Direct(edge) | DomainRule::Provider(edge) | DomainRule::DefaultRoute(edge),
+            _,
+        ) => partner_proof::prove_listed(&edge.host, names),
         (_, Some(answer)) => partner_proof::prove(domain, answer, names, Rules::default()),
         (_, None) => return,
     };

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 
 use crate::admin::Host;
 use crate::connector::{Exit, NEXT_HOPS_MAX, NextHop, Partners};
+use crate::crl::Fetcher;
 use crate::epoch;
 use crate::federation_admin;
 use crate::flow::{Core, Errand, Letter, VERDICTS_CORE};
@@ -126,6 +127,7 @@ impl Daemon {
         let settings = Settings::of(&config, epoch).context(NO_ACCESS)?;
         let tls = Tls::load(run::now(), &config, access, &secrets)?;
         let count = core_count(config.runtime.cores);
+        let settings = settings.for_cores(count);
         let resolvers: Vec<_> = (0..count)
             .map(|_| Resolvers::new(names))
             .collect::<Result<_, _>>()?;
@@ -207,7 +209,8 @@ impl Reloader {
         let access = config.access.as_ref().context(NO_ACCESS)?;
         let secrets = secret_files::array_secrets(&config.array.secrets)?;
         self.tls.reload(run::now(), &config, access, &secrets)?;
-        let settings = Arc::new(Settings::of(&config, self.epoch).context(NO_ACCESS)?);
+        let settings = Settings::of(&config, self.epoch).context(NO_ACCESS)?;
+        let settings = Arc::new(settings.for_cores(self.outbox.cores()));
         let access = Arc::new(access.clone());
         self.config.store(Arc::new(config));
         for core in 0..self.outbox.cores() {
@@ -255,6 +258,9 @@ async fn run_core(context: CoreContext, seed: Seed, plan: Plan) {
     context.spawn(async move { mailbox.read_mailbox(inbox).await });
     let time = core.clone();
     context.spawn(async move { time.keep_time().await });
+    if context.index() == VERDICTS_CORE && plan.access.federation.fetch_crls {
+        context.spawn(fetcher(&plan, seed.resolvers.external.clone()).keep());
+    }
     let watch = core.clone();
     context.spawn(async move { watch.keep_watch().await });
     for rank in 0..NEXT_HOPS_MAX {
@@ -325,6 +331,19 @@ fn next_hop(plan: &Plan, dns: SipResolver, rank: u8) -> NextHop {
         exit: Exit::internal(&plan.config, &plan.access.limits, tls),
         dns,
         rank,
+    }
+}
+
+fn fetcher(plan: &Plan, dns: SipResolver) -> Fetcher {
+    let config = &plan.config;
+    Fetcher {
+        store: plan.tls.partner_crls(),
+        directory: config.state.directory.join("edge-access/crl"),
+        lists_max: plan.access.federation.limits.crls,
+        dns,
+        addresses: config.local().external.access.clone(),
+        interface: config.external.interface.clone(),
+        observer: plan.observer.clone(),
     }
 }
 

@@ -11,7 +11,8 @@
 //!
 //! With sockets: [`listener`] lets connections in, [`connector`] opens those to the next hop and to
 //! partners, [`flow`] runs each of them on its core and does what the proxy says, [`resolver`] owns the
-//! verdicts on domains and the watch list, [`watch_file`] keeps that over a restart, [`tls`] holds the certificates,
+//! verdicts on domains and the watch list, [`watch_file`] keeps that over a restart, [`tls`] holds the certificates, [`crl`] fetches
+//! revocation lists,
 //! [`observe`] counts, [`recorder`] shows what passes to those who trace it, [`admin`] and [`federation_admin`] answer
 //! `edgectl`, [`daemon`] puts it together,
 //! [`service`] runs it in the scaffold of all daemons.
@@ -25,6 +26,8 @@ pub mod ws;
 pub mod admin;
 #[cfg(feature = "io")]
 pub mod connector;
+#[cfg(feature = "io")]
+pub mod crl;
 #[cfg(feature = "io")]
 pub mod daemon;
 #[cfg(feature = "io")]

@@ -23,6 +23,8 @@ pub struct Observer {
     promoted: Counter,
     verdicts: Counters<1>,
     watched: Counters<1>,
+    crl_fetches: Counters<1>,
+    crl_lists: Gauge,
     watch_entries: Gauge,
     dials: Counters<2>,
     refused_peers: Counters<1>,
@@ -111,6 +113,15 @@ impl Observer {
                 "federation_verdicts",
                 "Proofs of a partner for a domain, by outcome",
                 ["outcome"],
+            ),
+            crl_fetches: metrics.counters(
+                "crl_fetches",
+                "Revocation lists of partners' authorities that were fetched, or not",
+                ["outcome"],
+            ),
+            crl_lists: metrics.gauge(
+                "crl_lists",
+                "Revocation lists of partners' authorities that are held",
             ),
             watched: metrics.counters(
                 "federation_watch_changes",
@@ -240,17 +251,23 @@ impl Observer {
             Event::Verdict {
                 domain,
                 names,
+                certificate,
                 outcome,
             } => {
                 let label = outcome
                     .as_ref()
                     .map_or_else(|refusal| refusal.label(), |_| "proven");
                 self.verdicts.with([label]).inc();
-                let target = outcome.as_ref().ok().map(|proof| proof.target.to_string());
+                let proof = outcome.as_ref().ok();
+                let target = proof.map(|proof| proof.target.to_string());
+                let kind = proof.map(|proof| proof.kind.label());
                 tracing::info!(
                     %domain,
                     certificate = %names,
+                    issuer = certificate.issuer,
+                    serial = certificate.serial,
                     outcome = label,
+                    kind,
                     target,
                     "federation verdict"
                 );
@@ -274,6 +291,16 @@ impl Observer {
     /// How many certificates are on the watch list.
     pub fn watch_entries(&self, entries: usize) {
         set(&self.watch_entries, entries);
+    }
+
+    /// A revocation list was fetched, or not.
+    pub fn crl_fetched(&self, outcome: &str) {
+        self.crl_fetches.with([outcome]).inc();
+    }
+
+    /// How many revocation lists are held.
+    pub fn crl_lists(&self, lists: usize) {
+        set(&self.crl_lists, lists);
     }
 
     /// A message was lost at a queue.

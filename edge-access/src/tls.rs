@@ -37,6 +37,18 @@ pub struct Tls {
 struct Tallies {
     partners: Arc<VerifyTally>,
     inside: Arc<VerifyTally>,
+    /// What was fetched from partners' authorities.
+    crls: Crls,
+}
+
+/// Lists outlive the configurations under which they were fetched.
+#[derive(Clone, Debug)]
+struct Crls(Arc<CrlStore>);
+
+impl Default for Crls {
+    fn default() -> Self {
+        Self(CrlStore::empty())
+    }
 }
 
 struct Made {
@@ -65,6 +77,12 @@ impl Tls {
             next_hop: Arc::new(ArcSwap::new(made.next_hop)),
             tallies,
         })
+    }
+
+    /// The lists of partners' authorities, for whoever fetches them.
+    #[must_use]
+    pub fn partner_crls(&self) -> Arc<CrlStore> {
+        Arc::clone(&self.tallies.crls.0)
     }
 
     /// Shows what was let pass.
@@ -113,8 +131,8 @@ fn make(
     let inside = PeerVerifier::inside(&config.internal)
         .context("internal.ca")?
         .counted_in(&tallies.inside);
-    // Lists of public authorities are not fetched yet; what `revocation = "hard"` then refuses is right.
-    let partners = PeerVerifier::federation(&access.federation, CrlStore::empty())
+    let crls = Arc::clone(&tallies.crls.0);
+    let partners = PeerVerifier::federation(&access.federation, crls)
         .context("access.federation.trust_roots")?
         .counted_in(&tallies.partners);
     let tickets = ArrayTickets::new(secrets, system_clock());

@@ -360,14 +360,41 @@ const CASES: &[Case] = &[
         "[access.limits]\nconnections = 1000\nconnections_per_source = 1000\n[webconf]\n",
         "[access.limits]\nconnections = 1000\nconnections_per_source = «1001\n[webconf]\n",
     ),
+    case(
+        rule::PIN_INVALID,
+        SINGLE,
+        "{ domain = \"fabrikam.test\"",
+        "{ pins = [«\"sha256/AAAA\"], domain = \"fabrikam.test\"",
+    )
+    .good("{ pins = [\"sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\"], domain = \"fabrikam.test\""),
+    case(
+        rule::DEFAULT_ROUTE_ALONE,
+        SINGLE,
+        "[access.federation]\n",
+        "[access.federation]\ndefault_route = { fqdn = \"edge.clearing.test\" }\nclearing_house = «true\n",
+    )
+    .good("[access.federation]\ndefault_route = { fqdn = \"edge.clearing.test\" }\n"),
+    case(
+        rule::PROVIDER_FQDN_TAKEN,
+        SINGLE,
+        "[access.federation]\n",
+        "[access.federation]\nproviders = [{ name = \"P\", fqdn = «\"sip.northwind.test\" }]\n",
+    )
+    .good("[access.federation]\nproviders = [{ name = \"P\", fqdn = \"edge.provider.test\" }]\n"),
+    case(
+        rule::NOTICE_INVALID,
+        SINGLE,
+        "[access.federation]\n",
+        "[access.federation]\narchiving_notice = «\"Route: <sip:x@y>\"\n",
+    )
+    .good("[access.federation]\narchiving_notice = \"X-Archived: yes\"\n"),
     added(
         rule::REVOCATION_UNFETCHED,
         SINGLE,
         "[access.federation]\n",
-        "[access.federation]\nrevocation = \"off\"\n",
-        "[access.federation]\nrevocation = «\"soft\"\n",
+        "[access.federation]\nfetch_crls = true\nrevocation = \"soft\"\n",
+        "[access.federation]\nfetch_crls = false\nrevocation = «\"soft\"\n",
     ),
-    case(rule::REVOCATION_UNFETCHED, SCALED, "ca.pem\", revocation = \"off\"", "ca.pem\", revocation = «\"hard\""),
     added(
         rule::QUEUE_SMALL,
         SINGLE,

@@ -393,11 +393,10 @@ fn settings() -> Settings {
         trusted_servers: Vec::new(),
         federation: FederationRules {
             enabled: true,
-            discovery: false,
             partners: vec![(name("fabrikam.test"), None)],
-            blocked: Vec::new(),
             port: 5061,
             pending: 1,
+            ..FederationRules::default()
         },
         limits: AccessLimits::default(),
     }

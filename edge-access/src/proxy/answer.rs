@@ -89,7 +89,12 @@ impl Proxy {
             _ => response,
         };
         if realm != Realm::Inside {
-            if let Some((id, reason)) = refusal.public_diagnostic() {
+            let known = if realm == Realm::Partner {
+                refusal.partner_diagnostic()
+            } else {
+                refusal.public_diagnostic()
+            };
+            if let Some((id, reason)) = known {
                 let text = format!("{id};reason=\"{reason}\"");
                 response = response.header(Name::MsDiagnosticsPublic, &text);
             }

@@ -9,7 +9,7 @@ use edge_common::sip::header::via::Via;
 use edge_common::sip::message::Message;
 use edge_common::time::Now;
 
-use super::flow::{Peer, Standing};
+use super::flow::{PartnerKind, Peer, Standing};
 use super::forward::{INSIDE_MARK, Way, flow_mark, host_mark};
 use super::policy;
 use super::refusal::{Drop, Refusal};
@@ -17,7 +17,7 @@ use super::request::Request;
 use super::route::{self, Destination, Routes};
 use super::token::{FlowKey, FlowRef, Realm, RouteToken};
 use super::transaction::{Matched, bit};
-use super::trust::Source;
+use super::trust::{self, Source};
 use super::wait::Wait;
 use super::{CloseReason, Event, Proxy, Stop, answer};
 
@@ -125,12 +125,28 @@ impl Proxy {
         if self.answer_own_options(key, request) {
             return Ok(());
         }
-        let domain = policy::admit_partner(&self.settings, request, routes)?;
-        let proof = self.prove(now, key, domain)?;
+        let errand = policy::admit_partner(&self.settings, request, routes)?;
+        let proof = self.prove(now, key, errand.from)?;
         if self.again.is_none() {
             self.meter(now, key, request, routes.in_dialog, proof.kind)?;
         }
         self.admit_work(now, key, request, routes)?;
+        let rules = &self.settings.federation;
+        let rule = proof
+            .kind
+            .verification(rules, &proof.target.host, request.from.domain);
+        let source = Source::Partner {
+            kind: proof.kind,
+            host: &proof.target.host,
+            verified: trust::is_verified(&request.message, rule),
+        };
+        if let Some(edge) = errand.transit {
+            if proof.kind != PartnerKind::Direct {
+                return Err(Refusal::RelayDenied.into());
+            }
+            let target = Target::only(self.link(now, &edge)?);
+            return self.to_partner(now, key, request, routes, target, edge, Some(source));
+        }
         let target = self.next_hop(request, routes)?;
         let outside = RouteToken::Partner(proof.target.clone());
         let way = Way {
@@ -138,7 +154,7 @@ impl Proxy {
             realm: Realm::Inside,
             mark: INSIDE_MARK,
             outside: &outside,
-            source: Some(Source::Partner(proof.kind, &proof.target.host)),
+            source: Some(source),
             rank: target.rank,
             candidates: target.candidates,
             branch: None,
@@ -213,13 +229,17 @@ impl Proxy {
         policy::admit_federated_method(&self.settings, request)?;
         let (edge, target) = match self.settings.federation.of_domain(&domain) {
             DomainRule::Blocked | DomainRule::Unlisted => return Err(Refusal::Unroutable.into()),
-            DomainRule::Direct(edge) => {
+            DomainRule::Direct(edge)
+            | DomainRule::Provider(edge)
+            | DomainRule::DefaultRoute(edge) => {
                 let flow = self.link(now, &edge)?;
                 (edge, Target::only(flow))
             }
-            DomainRule::Automatic | DomainRule::Discovered => self.link_to(now, domain)?,
+            DomainRule::Automatic | DomainRule::Discovered | DomainRule::InPublicCloud => {
+                self.link_to(now, domain)?
+            }
         };
-        self.to_partner(now, key, request, routes, target, edge)
+        self.to_partner(now, key, request, routes, target, edge, None)
     }
 
     /// A request in a dialog: its route names the partner's edge.
@@ -233,12 +253,13 @@ impl Proxy {
     ) -> Result<(), Stop> {
         policy::admit_federated_method(&self.settings, request)?;
         let egress = Target::only(self.link(now, &target)?);
-        self.to_partner(now, key, request, routes, egress, target)
+        self.to_partner(now, key, request, routes, egress, target, None)
     }
 
     #[expect(
         clippy::wrong_self_convention,
-        reason = "the request goes to the partner; nothing is converted"
+        clippy::too_many_arguments,
+        reason = "the request goes to the partner; nothing is converted, and all of it is needed"
     )]
     fn to_partner(
         &mut self,
@@ -248,14 +269,17 @@ impl Proxy {
         routes: &Routes<'_>,
         target: Target,
         edge: HostPort,
+        source: Option<Source<'_>>,
     ) -> Result<(), Stop> {
+        let flow = self.lane(now, &edge, target.flow, request.call_id);
+        let target = Target { flow, ..target };
         let mark = host_mark(&edge.host);
         let way = Way {
             egress: target.flow,
             realm: Realm::Partner,
             mark,
             outside: &RouteToken::Partner(edge),
-            source: None,
+            source,
             rank: target.rank,
             candidates: target.candidates,
             branch: None,

@@ -40,6 +40,10 @@ pub enum Question {
         certificate: Arc<CertificateId>,
         /// Nobody listed the domain: the limits of discovered partners hold.
         discovered: bool,
+        /// Edges that may stand outside the domains that they speak for.
+        providers: Arc<[HostName]>,
+        /// No other edge than these may speak for it.
+        providers_only: bool,
     },
     /// Where is the edge of `domain`?
     Target {
@@ -47,6 +51,10 @@ pub enum Question {
         core: u8,
         /// The domain in question.
         domain: HostName,
+        /// Edges that may stand outside the domains that they speak for.
+        providers: Arc<[HostName]>,
+        /// No other edge than these may speak for it.
+        providers_only: bool,
     },
 }
 
@@ -218,10 +226,7 @@ impl Authority {
     fn answer(&mut self, now: Now, question: &Question, known: &Known) -> Answer {
         let mut outcome = match (&known.answer, question) {
             (Err(Unavailable), _) => Err(Refusal::SrvUnresolved),
-            (Ok(srv), Question::Proof { domain, names, .. }) => {
-                self.prove(domain, srv, names).map(|proven| vec![proven])
-            }
-            (Ok(srv), Question::Target { domain, .. }) => self.targets(domain, srv),
+            (Ok(srv), _) => self.outcome(question, srv),
         };
         let mut meter = None;
         if let Question::Proof {
@@ -229,9 +234,11 @@ impl Authority {
             names,
             certificate,
             discovered: true,
+            providers,
             ..
         } = question
-            && outcome.is_ok()
+            && let Ok(proven) = &outcome
+            && !proven.iter().any(|at| providers.contains(&at.host))
         {
             match self.watch.enter(now, certificate, names, domain) {
                 Ok(counting) => meter = Some(counting),
@@ -242,6 +249,44 @@ impl Authority {
             outcome,
             until: known.until,
             meter,
+        }
+    }
+
+    fn outcome(&self, question: &Question, srv: &SrvAnswer) -> Result<Vec<HostPort>, Refusal> {
+        match question {
+            Question::Proof {
+                domain,
+                names,
+                providers,
+                providers_only,
+                ..
+            } => {
+                let mut provided = provided(srv, providers).peekable();
+                let has_provider = provided.peek().is_some();
+                let proven = provided.find(|target| names.proves_host(&target.host));
+                match proven {
+                    Some(target) => Ok(vec![target.clone()]),
+                    None if *providers_only => Err(Refusal::DomainDenied),
+                    None if has_provider => Err(Refusal::Unproven("not_in_certificate")),
+                    None => self.prove(domain, srv, names).map(|proven| vec![proven]),
+                }
+            }
+            Question::Target {
+                domain,
+                providers,
+                providers_only,
+                ..
+            } => {
+                let provided: Vec<_> = provided(srv, providers)
+                    .take(TARGETS_MAX)
+                    .cloned()
+                    .collect();
+                match provided.is_empty() {
+                    false => Ok(provided),
+                    true if *providers_only => Err(Refusal::Unroutable),
+                    true => self.targets(domain, srv),
+                }
+            }
         }
     }
 
@@ -337,6 +382,15 @@ impl Question {
     }
 }
 
+/// The targets that are providers: these may speak for domains that they do not lie in.
+fn provided<'a>(
+    srv: &'a SrvAnswer,
+    providers: &'a [HostName],
+) -> impl Iterator<Item = &'a HostPort> {
+    let targets = srv.records().iter().map(|record| &record.target);
+    targets.filter(|target| providers.contains(&target.host))
+}
+
 /// A record with a shorter life would have us ask for every message.
 const TTL_MIN: Duration = Duration::from_secs(30);
 /// A partner that moves is found again within the hour.
@@ -367,6 +421,8 @@ mod tests {
         Question::Target {
             core: 1,
             domain: name(domain),
+            providers: Arc::default(),
+            providers_only: false,
         }
     }
 
@@ -486,6 +542,8 @@ mod tests {
                 names: names(certificate),
                 certificate: Arc::default(),
                 discovered: false,
+                providers: Arc::default(),
+                providers_only: false,
             };
             authority.handle_question(start, question);
             let Some(Output::Answer(_, answer)) = authority.poll_output() else {

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edge_common::cert::identity::{CertificateId, Fingerprint, ProvenNames};
+use edge_common::config::Verification;
+use edge_common::domain_rule::FederationRules;
 use edge_common::host_name::{HostName, HostPort};
 
 use edge_common::timer::TimerId;
@@ -106,6 +108,15 @@ pub enum PartnerKind {
     Automatic,
     /// Not listed: DNS names the edge, and limits hold.
     Discovered,
+    /// A provider that everybody may be with.
+    PublicProvider,
+    /// A provider that hosts other organisations.
+    HostingProvider,
+    /// Whoever all of federation runs through.
+    DefaultRoute {
+        /// It is a provider of public messaging.
+        public: bool,
+    },
 }
 
 impl PartnerKind {
@@ -116,8 +127,98 @@ impl PartnerKind {
             Self::Direct => "direct",
             Self::Automatic => "automatic",
             Self::Discovered => "discovered",
+            Self::PublicProvider => "public-provider",
+            Self::HostingProvider => "hosting-provider",
+            Self::DefaultRoute { .. } => "default-route",
         }
     }
+
+    /// Of a partner whose edge was proven to be `host`, by a rule that DNS had to answer for.
+    #[must_use]
+    pub fn by_dns(rules: &FederationRules, host: &HostName, discovered: bool) -> Self {
+        match rules.provider(host) {
+            Some(provider) => Self::provider(provider.public),
+            None if discovered => Self::Discovered,
+            None => Self::Automatic,
+        }
+    }
+
+    /// Of a partner of whom only the name of its edge is known.
+    #[must_use]
+    pub fn of_edge(rules: &FederationRules, host: &HostName) -> Self {
+        let direct = |(_, fqdn): &(HostName, Option<HostName>)| fqdn.as_ref() == Some(host);
+        if rules.partners.iter().any(direct) {
+            return Self::Direct;
+        }
+        match &rules.default_route {
+            Some(route) if route.fqdn == *host => Self::DefaultRoute {
+                public: route.public,
+            },
+            Some(_) | None => Self::by_dns(rules, host, false),
+        }
+    }
+
+    /// How senders that `host` vouches for are marked; `domain` is theirs, when it is known.
+    #[must_use]
+    pub fn verification(
+        self,
+        rules: &FederationRules,
+        host: &HostName,
+        domain: Option<&str>,
+    ) -> Verification {
+        let listed = || {
+            let domain = domain?;
+            let mut listed = rules.verification.iter();
+            listed
+                .find(|(listed, _)| listed.as_str().eq_ignore_ascii_case(domain))
+                .map(|(_, verification)| *verification)
+        };
+        match self {
+            Self::Direct | Self::Automatic => listed(),
+            Self::Discovered => Some(rules.discovered_verification),
+            Self::PublicProvider | Self::HostingProvider => {
+                rules.provider(host).map(|provider| provider.verification)
+            }
+            Self::DefaultRoute { .. } => {
+                rules.default_route.as_ref().map(|route| route.verification)
+            }
+        }
+        .unwrap_or_default()
+    }
+
+    /// Of a provider.
+    #[must_use]
+    pub const fn provider(public: bool) -> Self {
+        if public {
+            Self::PublicProvider
+        } else {
+            Self::HostingProvider
+        }
+    }
+
+    /// What one connection is for: whoever was let in as one may not speak as another on it.
+    #[must_use]
+    pub const fn class(self) -> Class {
+        match self {
+            Self::Direct => Class::Direct,
+            Self::Automatic | Self::Discovered => Class::Automatic,
+            Self::PublicProvider | Self::HostingProvider => Class::Provider,
+            Self::DefaultRoute { .. } => Class::DefaultRoute,
+        }
+    }
+}
+
+/// The types of federation; a connection is of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// By a name that is listed.
+    Direct,
+    /// By DNS.
+    Automatic,
+    /// By a provider's name.
+    Provider,
+    /// By the name of whoever everything runs through.
+    DefaultRoute,
 }
 
 impl Flow {
@@ -177,6 +278,21 @@ impl Partner {
         self.verdicts
             .iter()
             .map(|(domain, verdict, _)| (domain, verdict))
+    }
+
+    /// What the connection is for, since a first domain was proven on it.
+    #[must_use]
+    pub fn class(&self) -> Option<Class> {
+        let mut verdicts = self.verdicts.iter();
+        verdicts.find_map(|(_, verdict, _)| verdict.as_ref().ok().map(|proof| proof.kind.class()))
+    }
+
+    /// What was said last of it as the edge of `domain`, whether that still holds or not.
+    pub(super) fn said(&self, domain: &HostName) -> Option<&Result<Proof, Refusal>> {
+        let mut verdicts = self.verdicts.iter();
+        verdicts
+            .find(|(judged, _, _)| judged == domain)
+            .map(|(_, verdict, _)| verdict)
     }
 
     /// Whether it was found to speak for any domain, or we dialled it because it does.

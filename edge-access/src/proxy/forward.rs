@@ -8,13 +8,13 @@ use edge_common::sip::edit::Edits;
 use edge_common::sip::header::{Name, max_forwards};
 use edge_common::time::Now;
 
-use super::flow::{PartnerKind, Peer, Standing};
+use super::flow::{Peer, Standing};
 use super::refusal::Refusal;
 use super::request::Request;
 use super::route::Routes;
 use super::token::{BranchToken, FlowKey, Realm, RouteToken};
 use super::transaction::TransactionId;
-use super::trust::Source;
+use super::trust::{self, Source};
 use super::{Event, Output, Parcel, ParcelKind, Proxy, contact, hygiene, keep_alive, via};
 
 /// Where a request goes on, and what has to be written into it for that.
@@ -116,13 +116,34 @@ impl Proxy {
             self.write_via(way, branch, out);
             self.write_routes(now, ingress, request, way, out);
         });
-        if let Some(source) = way.source {
-            let end = message.headers_end();
-            edits.replace_with(end..end, |out| {
+        let end = message.headers_end();
+        match way.source {
+            Some(source) if way.realm == Realm::Inside => edits.replace_with(end..end, |out| {
                 source.write_header(&self.settings.internal, out);
-            });
+            }),
+            source if way.realm == Realm::Partner => edits.replace_with(end..end, |out| {
+                self.write_for_partner(source, out);
+            }),
+            Some(_) | None => {}
         }
         Ok(())
+    }
+
+    /// What a partner's edge is told of the sender, and of what we do with messages.
+    fn write_for_partner(&self, source: Option<Source<'_>>, out: &mut Vec<u8>) {
+        let rules = &self.settings.federation;
+        let verified = match source {
+            // Whom the inside lets out it has authenticated.
+            None | Some(Source::Client | Source::Edge) => true,
+            Some(Source::Partner { verified, .. }) => verified,
+        };
+        if rules.mark_verified && verified {
+            trust::write_asserted(out);
+        }
+        if let Some(notice) = &rules.archiving_notice {
+            out.extend_from_slice(notice.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
     }
 
     /// One hop less, or the default where nobody set a limit (RFC 3261 §16.6 step 3).
@@ -194,12 +215,17 @@ impl Proxy {
         }
         // A registration is used by dialogs to come.
         let call_id = (!register).then_some(request.call_id);
-        let token = self.tokens.seal_route(way.outside, call_id, now.unix);
+        // Between partners it is From and To that lead on.
+        let token = if from == Realm::Partner && way.realm == Realm::Partner {
+            String::new()
+        } else {
+            self.tokens.seal_route(way.outside, call_id, now.unix) + "@"
+        };
         let mut write = |name: Name, realm: Realm, web: bool, flag: &str| {
             let (host, port) = self.own_address(realm);
             let transport = if web { "ws" } else { "tls" };
             let line = format!(
-                "{}: <sip:{token}@{host}:{port};transport={transport};lr{flag}>\r\n",
+                "{}: <sip:{token}{host}:{port};transport={transport};lr{flag}>\r\n",
                 name.as_str()
             );
             out.extend_from_slice(line.as_bytes());
@@ -257,21 +283,6 @@ impl Proxy {
             to: way.realm,
             response: false,
         });
-    }
-
-    /// By which rule an edge of that name is a partner.
-    pub(super) fn kind_of(&self, host: &HostName) -> PartnerKind {
-        let direct = self
-            .settings
-            .federation
-            .partners
-            .iter()
-            .any(|(_, fqdn)| fqdn.as_ref() == Some(host));
-        if direct {
-            PartnerKind::Direct
-        } else {
-            PartnerKind::Automatic
-        }
     }
 }
 

@@ -226,7 +226,7 @@ fn names_domains_only(message: &Message<'_>, header: Header<'_>, settings: &Sett
 }
 
 /// The domain of an address's SIP URI.
-fn domain_of(address: &[u8]) -> Option<&str> {
+pub(super) fn domain_of(address: &[u8]) -> Option<&str> {
     let uri = Uri::parse(NameAddr::parse(address).ok()?.uri).ok()?;
     match uri.host {
         Host::Name(name) => Some(name),

@@ -70,7 +70,7 @@ use token::{FlowKey, FlowRef, Realm, Tokens};
 use transaction::TransactionId;
 use transaction::table::Table;
 use via::TableKey;
-use wait::{Link, Wait, Waiting};
+use wait::{Lanes, Link, Wait, Waiting};
 
 use crate::ws::handshake::Rules;
 
@@ -97,6 +97,8 @@ pub struct Proxy {
     load: Load,
     /// Connections to partners that we dialled, are dialling or could not dial.
     links: BTreeMap<HostPort, Link>,
+    /// Connections beside the first one to the same edge; never more edges than `links`.
+    lanes: BTreeMap<HostPort, Lanes>,
     /// Where domains have their edges, as the owner of the verdicts said.
     targets: BTreeMap<HostName, Answer>,
     /// Messages that cannot go on yet.
@@ -185,6 +187,7 @@ impl Proxy {
             admission: Admission::new(now.mono, settings.limits.registrations_per_second),
             load: Load::default(),
             links: BTreeMap::new(),
+            lanes: BTreeMap::new(),
             targets: BTreeMap::new(),
             waits: BTreeMap::new(),
             held_bytes: 0,
@@ -222,8 +225,7 @@ impl Proxy {
         let key = self.flows.insert(Flow::new(now.mono, remote, peer))?;
         self.set_timer(now, key);
         if let Some(target) = dialled {
-            self.links.insert(target.clone(), Link::Up(key));
-            self.release(now, &Wait::Link(target));
+            self.link_up(now, target, key);
         }
         Some(key)
     }
@@ -285,9 +287,8 @@ impl Proxy {
         self.next_hops.retain(|hop| hop.flow != key);
         if let Peer::Partner(partner) = flow.peer
             && let Some(target) = partner.dialled
-            && self.links.get(&target).is_some_and(|link| link.is(key))
         {
-            self.links.remove(&target);
+            self.link_down(&target, key);
         }
     }
 

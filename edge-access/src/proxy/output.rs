@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use edge_common::cert::identity::ProvenNames;
+use edge_common::cert::identity::{CertificateId, ProvenNames};
 use edge_common::host_name::{HostName, HostPort};
 use edge_common::sip::framer::FrameError;
 use edge_common::sip::parse::ParseError;
@@ -184,12 +184,14 @@ pub enum Event {
     TimedOut,
     /// The inside accepted a client.
     Promoted(FlowKey),
-    /// A partner was proven for a domain, or was not.
+    /// A partner came to be proven for a domain, or ceased to be; told once for each change on a connection.
     Verdict {
         /// The domain.
         domain: HostName,
         /// What the certificate proves.
         names: Arc<ProvenNames>,
+        /// Which certificate it is.
+        certificate: Arc<CertificateId>,
         /// The edge that speaks for it and by which rule, or why none does.
         outcome: Result<Proof, Refusal>,
     },

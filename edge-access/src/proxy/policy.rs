@@ -2,6 +2,7 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
+use edge_common::domain_rule::DomainRule;
 use edge_common::host_name::{HostName, HostPort};
 use edge_common::sip::header::Name;
 use edge_common::sip::message::Message;
@@ -127,27 +128,59 @@ fn admit_anonymous(
     }
 }
 
-/// Checks that hold for partners before anything is proven; gives the domain that has to be.
+/// What a partner's request asks for, as far as that can be told before anything is proven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Errand {
+    /// The domain that the partner has to be proven for.
+    pub from: HostName,
+    /// The edge of another partner that it is for: we are their clearing house.
+    pub transit: Option<HostPort>,
+}
+
+/// Checks that hold for partners before anything is proven.
 pub fn admit_partner(
     settings: &Settings,
     request: &Request<'_>,
     routes: &Routes<'_>,
-) -> Result<HostName, Refusal> {
+) -> Result<Errand, Refusal> {
     admit_federated_method(settings, request)?;
-    refuse_chosen_server(routes)?;
+    let transit = transit(settings, request);
+    // Between partners the To decides; what is left of the route is for the next edge.
+    if transit.is_none() {
+        refuse_chosen_server(routes)?;
+    }
     let to_ours = request
         .to
         .domain
         .is_some_and(|domain| settings.own_domain(domain).is_some());
     let for_us = to_ours && is_own(settings, request.uri.host);
-    if !routes.in_dialog && !for_us {
+    if !routes.in_dialog && !for_us && transit.is_none() {
         return Err(Refusal::RelayDenied);
     }
     let domain = request.from.domain.ok_or(Refusal::DomainDenied)?;
     if settings.own_domain(domain).is_some() || domain.eq_ignore_ascii_case(ANONYMOUS_DOMAIN) {
         return Err(Refusal::DomainDenied);
     }
-    domain.parse().map_err(|_| Refusal::DomainDenied)
+    let from = domain.parse().map_err(|_| Refusal::DomainDenied)?;
+    Ok(Errand { from, transit })
+}
+
+/// Where a clearing house passes a request on: to a partner that is listed by name, and to nobody else.
+fn transit(settings: &Settings, request: &Request<'_>) -> Option<HostPort> {
+    let rules = &settings.federation;
+    if !rules.clearing_house {
+        return None;
+    }
+    match rules.of_domain(&request.to.domain?.parse().ok()?) {
+        DomainRule::Direct(target) => Some(target),
+        DomainRule::Blocked
+        | DomainRule::Unlisted
+        | DomainRule::Automatic
+        | DomainRule::Discovered
+        | DomainRule::Provider(_)
+        | DomainRule::InPublicCloud
+        | DomainRule::DefaultRoute(_) => None,
+    }
 }
 
 /// A stranger has no business with our servers' names unless a dialog of ours told them.

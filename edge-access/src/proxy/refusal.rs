@@ -66,6 +66,10 @@ pub enum Refusal {
     PartnerContacts,
     /// An operator blocked the partner's certificate.
     PartnerBlocked,
+    /// The domain is of another type of federation than what the connection was proven for.
+    TypeMismatch,
+    /// What a message waited for did not come in time.
+    PartnerTimeout,
     /// Too many messages wait for that domain or its connection.
     PartnerBusy,
     /// DNS did not tell the domain's SRV record in time.
@@ -121,6 +125,7 @@ impl Refusal {
             | Self::DomainDenied
             | Self::PartnerContacts
             | Self::PartnerBlocked
+            | Self::TypeMismatch
             | Self::Unproven(_) => (403, "Forbidden"),
             Self::Unroutable => (404, "Not Found"),
             Self::HopLocal => (405, "Method Not Allowed"),
@@ -140,6 +145,7 @@ impl Refusal {
             | Self::LowPriority
             | Self::Overload => (503, "Service Unavailable"),
             Self::SrvUnresolved
+            | Self::PartnerTimeout
             | Self::SrvUnusable(_)
             | Self::SrvConflict
             | Self::HostUnresolved
@@ -173,6 +179,7 @@ impl Refusal {
             | Self::NextHopLost
             | Self::Draining
             | Self::PartnerRate
+            | Self::PartnerTimeout
             | Self::PartnerBusy
             | Self::RegistrationStorm
             | Self::LowPriority
@@ -180,6 +187,10 @@ impl Refusal {
             Self::NotFederated | Self::PartnerContacts => Some((
                 1027,
                 "Cannot route this type of SIP request to or from federated partners",
+            )),
+            Self::TypeMismatch => Some((
+                1016,
+                "Asserted domain traffic type does not match source domain",
             )),
             Self::DomainDenied | Self::PartnerBlocked | Self::Unproven(_) => {
                 Some((1015, "Cannot route from message source domain"))
@@ -221,11 +232,23 @@ impl Refusal {
     pub const fn public_diagnostic(self) -> Option<Diagnostic> {
         if matches!(
             self,
-            Self::DomainDenied | Self::PartnerBlocked | Self::Unproven(_) | Self::RelayDenied
+            Self::DomainDenied
+                | Self::PartnerBlocked
+                | Self::TypeMismatch
+                | Self::Unproven(_)
+                | Self::RelayDenied
         ) {
             return Self::NotFederated.diagnostic();
         }
         self.diagnostic()
+    }
+
+    /// What a partner may know: whether it may come back, or what is wrong with its DNS and its certificate
+    /// (access to anything else would tell it about the inside).
+    #[must_use]
+    pub fn partner_diagnostic(self) -> Option<Diagnostic> {
+        self.public_diagnostic()
+            .filter(|(id, _)| matches!(id, 1007..=1010 | 1014 | 1018 | 1027))
     }
 
     /// Whether a partner that asks for this tries what it has no business with.
@@ -272,6 +295,8 @@ impl Refusal {
             Self::RelayDenied => "relay_denied",
             Self::DomainDenied => "domain_denied",
             Self::Unproven(why) | Self::SrvUnusable(why) => why,
+            Self::TypeMismatch => "type_mismatch",
+            Self::PartnerTimeout => "partner_timeout",
             Self::PartnerRate => "partner_rate",
             Self::PartnerContacts => "partner_contacts",
             Self::PartnerBlocked => "partner_blocked",

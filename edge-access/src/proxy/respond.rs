@@ -2,6 +2,7 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
+use edge_common::config::Flatten;
 use edge_common::host_name::HostName;
 use edge_common::sip::edit::Edits;
 use edge_common::sip::header::Name;
@@ -11,14 +12,14 @@ use edge_common::sip::message::{Message, StartLine};
 use edge_common::sip::parse::Index;
 use edge_common::time::Now;
 
-use super::flow::{Peer, Standing};
+use super::flow::{PartnerKind, Peer, Standing};
 use super::forward::{INSIDE_MARK, flow_mark, host_mark};
 use super::hygiene::Crossing;
 use super::output::Method;
 use super::refusal::Drop;
 use super::token::{BranchToken, FlowKey, Realm, RouteToken};
 use super::transaction::{Fate, TransactionId};
-use super::trust::Source;
+use super::trust::{self, Source};
 use super::{
     EDITED_HEADERS, Event, Output, Parcel, ParcelKind, Proxy, ResponseNote, contact, hygiene,
     keep_alive,
@@ -141,6 +142,7 @@ impl Proxy {
         token: &BranchToken,
         edits: &mut Edits,
     ) -> Result<(), Drop> {
+        let status = note.status;
         for range in message.leading(Name::Via, 1) {
             edits.remove(range);
         }
@@ -162,11 +164,18 @@ impl Proxy {
         let end = message.headers_end();
         if token.realm == Realm::Inside
             && let Some(from) = from
-            && let Some(source) = self.source(from)
+            && let Some(source) = self.source(from, message)
         {
             edits.replace_with(end..end, |out| {
                 source.write_header(&self.settings.internal, out);
+                // Whoever is only asked for his password has nothing to explain.
+                if status >= 400 && !matches!(status, 401 | 407) {
+                    self.diagnose(source, message, out);
+                }
             });
+        }
+        if token.realm == Realm::Partner && from.is_some_and(|from| self.is_inside(from)) {
+            self.edit_for_partner(message, status, edits);
         }
         // Our own speaks of us already.
         if note.status == 503 && from.is_some() && !is_signed(message) {
@@ -179,17 +188,87 @@ impl Proxy {
         Ok(())
     }
 
+    fn is_inside(&self, from: FlowKey) -> bool {
+        self.flows
+            .get(from)
+            .is_some_and(|flow| matches!(flow.peer, Peer::Inside { .. }))
+    }
+
     /// What the inside is told of a response's sender; nothing, when that is inside itself.
-    fn source(&self, from: FlowKey) -> Option<Source<'_>> {
+    fn source(&self, from: FlowKey, message: &Message<'_>) -> Option<Source<'_>> {
         match &self.flows.get(from)?.peer {
             Peer::Client(_) => Some(Source::Client),
             Peer::Inside { .. } => None,
             Peer::Partner(partner) => {
                 let dialled = partner.dialled.as_ref().map(|target| &target.host);
                 let host: &HostName = dialled.or_else(|| partner.names.hosts().next())?;
-                Some(Source::Partner(self.kind_of(host), host))
+                let rules = &self.settings.federation;
+                let kind = PartnerKind::of_edge(rules, host);
+                // Whoever answers is whom the To names.
+                let rule = kind.verification(rules, host, trust::domain_in(message, Name::To));
+                Some(Source::Partner {
+                    kind,
+                    host,
+                    verified: trust::is_verified(message, rule),
+                })
             }
         }
+    }
+
+    /// What a partner may not learn of an answer, and what it is told besides.
+    fn edit_for_partner(&self, message: &Message<'_>, status: u16, edits: &mut Edits) {
+        let rules = &self.settings.federation;
+        let flat: Option<&[u8]> = match rules.flatten_404 {
+            Flatten::Forbidden => Some(b"SIP/2.0 403 Forbidden"),
+            Flatten::Unavailable => Some(b"SIP/2.0 480 Temporarily Unavailable"),
+            Flatten::Off => None,
+        };
+        if let Some(line) = flat.filter(|_| matches!(status, 404 | 604)) {
+            let end = message
+                .bytes()
+                .iter()
+                .position(|&b| b == b'\r')
+                .unwrap_or_default();
+            edits.replace(0..end, line);
+            // It would say what the status no longer does.
+            for header in message.headers() {
+                if header.name() == Name::MsDiagnosticsPublic {
+                    edits.remove(header.range());
+                }
+            }
+        }
+        if rules.mark_verified {
+            let end = message.headers_end();
+            edits.replace_with(end..end, trust::write_asserted);
+        }
+    }
+
+    /// A failure that comes without a reason gets one that names who gave none (MS-OCER 8.2).
+    fn diagnose(&self, source: Source<'_>, message: &Message<'_>, out: &mut Vec<u8>) {
+        let Source::Partner { kind, host, .. } = source else {
+            return;
+        };
+        if message.first(Name::MsDiagnosticsPublic).is_some() {
+            return;
+        }
+        let (id, who) = match kind {
+            PartnerKind::PublicProvider | PartnerKind::DefaultRoute { public: true } => {
+                (1035, "public provider")
+            }
+            PartnerKind::Direct
+            | PartnerKind::Automatic
+            | PartnerKind::Discovered
+            | PartnerKind::HostingProvider
+            | PartnerKind::DefaultRoute { public: false } => (1034, "federated peer"),
+        };
+        let domain = trust::domain_in(message, Name::To).unwrap_or_default();
+        let line = format!(
+            "{}: {id};reason=\"Previous hop {who} did not report diagnostic information\";\
+             Domain=\"{domain}\";PeerServer=\"{host}\";source=\"{}\"\r\n",
+            Name::MsDiagnostics.as_str(),
+            self.settings.internal
+        );
+        out.extend_from_slice(line.as_bytes());
     }
 
     fn send_response(

@@ -80,6 +80,13 @@ impl Settings {
         })
     }
 
+    /// With its share of what all `cores` together may do.
+    #[must_use]
+    pub fn for_cores(mut self, cores: usize) -> Self {
+        self.federation.lanes = (self.federation.lanes / cores.max(1)).max(1);
+        self
+    }
+
     /// The organisation's own domain of that name.
     #[must_use]
     pub fn own_domain(&self, host: &str) -> Option<&SipDomain> {

@@ -3,10 +3,13 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
+use edge_common::config::Verification;
 use edge_common::host_name::HostName;
 use edge_common::sip::header::Name;
+use edge_common::sip::message::Message;
 
 use super::flow::PartnerKind;
+use super::hygiene;
 
 /// Where a message came from, as the inside is told.
 #[derive(Clone, Copy, Debug)]
@@ -14,7 +17,14 @@ pub enum Source<'a> {
     /// A client outside.
     Client,
     /// A partner, proven.
-    Partner(PartnerKind, &'a HostName),
+    Partner {
+        /// By which rule.
+        kind: PartnerKind,
+        /// Its edge.
+        host: &'a HostName,
+        /// Somebody vouches for the user who sent it.
+        verified: bool,
+    },
     /// The edge made it itself.
     Edge,
 }
@@ -24,8 +34,7 @@ impl Source<'_> {
     pub fn write_header(self, edge: &HostName, out: &mut Vec<u8>) {
         let source = match self {
             Self::Client => "InternetUser",
-            Self::Partner(PartnerKind::Direct, _) => "DirectPartner",
-            Self::Partner(PartnerKind::Automatic | PartnerKind::Discovered, _) => "AutoFederation",
+            Self::Partner { kind, .. } => source_type(kind),
             Self::Edge => "EdgeProxyGenerated",
         };
         let mut push = |text: &str| out.extend_from_slice(text.as_bytes());
@@ -36,16 +45,74 @@ impl Source<'_> {
         push(edge.as_str());
         match self {
             Self::Client => push(";ms-source-verified-user=verified"),
-            Self::Partner(_, remote) => {
-                push(
-                    ";ms-source-verified-user=verified;ms-source-network=federation;ms-remote-fqdn=",
-                );
-                push(remote.as_str());
+            Self::Partner {
+                kind,
+                host,
+                verified,
+            } => {
+                push(if verified {
+                    ";ms-source-verified-user=verified"
+                } else {
+                    ";ms-source-verified-user=unverified"
+                });
+                push(if is_public(kind) {
+                    ";ms-source-network=publiccloud"
+                } else {
+                    ";ms-source-network=federation"
+                });
+                push(";ms-remote-fqdn=");
+                push(host.as_str());
             }
             Self::Edge => {}
         }
         push("\r\n");
     }
+}
+
+const fn source_type(kind: PartnerKind) -> &'static str {
+    match kind {
+        PartnerKind::PublicProvider
+        | PartnerKind::HostingProvider
+        | PartnerKind::DefaultRoute { public: true } => "AuthorizedServer",
+        // A clearing house has no word of its own in the header's grammar.
+        PartnerKind::Direct | PartnerKind::DefaultRoute { public: false } => "DirectPartner",
+        PartnerKind::Automatic | PartnerKind::Discovered => "AutoFederation",
+    }
+}
+
+const fn is_public(kind: PartnerKind) -> bool {
+    matches!(
+        kind,
+        PartnerKind::PublicProvider | PartnerKind::DefaultRoute { public: true }
+    )
+}
+
+/// Whether the sender of a partner's message counts as verified.
+#[must_use]
+pub fn is_verified(message: &Message<'_>, rule: Verification) -> bool {
+    match rule {
+        Verification::Always => true,
+        Verification::Never => false,
+        Verification::Source => message
+            .first(Name::MsAssertedVerificationLevel)
+            .is_some_and(|header| header.value().eq_ignore_ascii_case(VERIFIED)),
+    }
+}
+
+/// Appends what tells a partner's edge that we verified the sender.
+pub fn write_asserted(out: &mut Vec<u8>) {
+    out.extend_from_slice(Name::MsAssertedVerificationLevel.as_str().as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(VERIFIED);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What edges say to each other of a sender.
+const VERIFIED: &[u8] = b"ms-source-verified-user=verified";
+
+/// The domain of the SIP address in a header that stands once.
+pub(super) fn domain_in<'a>(message: &Message<'a>, name: Name) -> Option<&'a str> {
+    hygiene::domain_of(message.first(name)?.value())
 }
 
 #[cfg(test)]
@@ -68,9 +135,22 @@ mod tests {
              ms-source-verified-user=verified\r\n"
         );
         assert_eq!(
-            text(Source::Partner(PartnerKind::Automatic, &remote)),
+            text(Source::Partner {
+                kind: PartnerKind::Automatic,
+                host: &remote,
+                verified: true
+            }),
             "ms-edge-proxy-message-trust: ms-source-type=AutoFederation;ms-ep-fqdn=edge.contoso.internal;\
              ms-source-verified-user=verified;ms-source-network=federation;ms-remote-fqdn=sip.fabrikam.test\r\n"
+        );
+        assert_eq!(
+            text(Source::Partner {
+                kind: PartnerKind::PublicProvider,
+                host: &remote,
+                verified: false
+            }),
+            "ms-edge-proxy-message-trust: ms-source-type=AuthorizedServer;ms-ep-fqdn=edge.contoso.internal;\
+             ms-source-verified-user=unverified;ms-source-network=publiccloud;ms-remote-fqdn=sip.fabrikam.test\r\n"
         );
     }
 }

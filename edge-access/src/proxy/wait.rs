@@ -23,7 +23,7 @@ use super::refusal::{Drop, Refusal};
 use super::request::Request;
 use super::token::FlowKey;
 use super::transaction::{TransactionId, bit};
-use super::{Event, Output, Proxy, Stop};
+use super::{Event, Output, Proxy, Stop, via};
 
 /// What a message waits for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +34,15 @@ pub(super) enum Wait {
     Target(HostName),
     /// A connection to that edge.
     Link(HostPort),
+}
+
+impl Wait {
+    const fn patience(&self) -> Duration {
+        match self {
+            Self::Proof(..) | Self::Target(_) => DOMAIN_WAIT_MAX,
+            Self::Link(_) => LINK_WAIT_MAX,
+        }
+    }
 }
 
 /// A message that waits.
@@ -63,6 +72,38 @@ pub(super) enum Link {
     Failed(Refusal, Instant),
 }
 
+/// Connections beside the first one to the same edge of a partner.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    more: Vec<FlowKey>,
+    /// One more is being opened, or was not to be had; not again before then.
+    dialling: Option<Instant>,
+    /// Requests since the second began.
+    sent: usize,
+    second: Instant,
+}
+
+impl Lanes {
+    const fn new(now: Now) -> Self {
+        Self {
+            more: Vec::new(),
+            dialling: None,
+            sent: 0,
+            second: now.mono,
+        }
+    }
+
+    /// Counts a request; says whether each connection has had many within this second.
+    fn is_busy(&mut self, now: Now) -> bool {
+        if now.mono.saturating_duration_since(self.second) >= Duration::from_secs(1) {
+            self.second = now.mono;
+            self.sent = 0;
+        }
+        self.sent += 1;
+        self.sent > LANE_BUSY * (self.more.len() + 1)
+    }
+}
+
 impl Link {
     pub(super) fn is(self, key: FlowKey) -> bool {
         matches!(self, Self::Up(own) if own == key)
@@ -83,16 +124,13 @@ impl Proxy {
                 if let (Some(meter), Some(partner)) = (answer.meter, self.partner_mut(flow)) {
                     partner.meter = Some(meter);
                 }
-                let proof = answer.outcome.map(|mut proven| Proof {
-                    target: proven.swap_remove(0),
-                    kind: if discovered {
-                        PartnerKind::Discovered
-                    } else {
-                        PartnerKind::Automatic
-                    },
+                let rules = &self.settings.federation;
+                let proof = answer.outcome.map(|mut proven| {
+                    let target = proven.swap_remove(0);
+                    let kind = PartnerKind::by_dns(rules, &target.host, discovered);
+                    Proof { target, kind }
                 });
-                let refusal = proof.as_ref().err().copied();
-                self.judge(flow, domain, proof, answer.until);
+                let refusal = self.judge(flow, domain, proof, answer.until).err();
                 match refusal {
                     None => self.release(now, &wait),
                     Some(refusal) => self.refuse_held(now, &wait, refusal),
@@ -111,9 +149,74 @@ impl Proxy {
         }
     }
 
+    /// A connection that we opened stands. A second one to the same edge is a lane beside the first.
+    pub(super) fn link_up(&mut self, now: Now, target: HostPort, key: FlowKey) {
+        match self.links.get(&target) {
+            Some(Link::Up(_)) => {
+                let lanes = self.lanes.entry(target).or_insert_with(|| Lanes::new(now));
+                lanes.dialling = None;
+                lanes.more.push(key);
+            }
+            Some(Link::Dialling | Link::Failed(..)) | None => {
+                self.links.insert(target.clone(), Link::Up(key));
+                self.release(now, &Wait::Link(target));
+            }
+        }
+    }
+
+    /// A connection that we opened is gone; one of the lanes beside it takes its place.
+    pub(super) fn link_down(&mut self, target: &HostPort, key: FlowKey) {
+        let lanes = self.lanes.get_mut(target);
+        if self.links.get(target).is_some_and(|link| link.is(key)) {
+            match lanes.and_then(|lanes| lanes.more.pop()) {
+                Some(other) => {
+                    self.links.insert(target.clone(), Link::Up(other));
+                }
+                None => {
+                    self.links.remove(target);
+                    self.lanes.remove(target);
+                }
+            }
+        } else if let Some(lanes) = lanes {
+            lanes.more.retain(|lane| *lane != key);
+        }
+    }
+
+    /// Which of the connections to an edge a request takes: one dialog stays on one of them, so that its messages do
+    /// not overtake each other. When those that stand have much to do, one more is opened beside them.
+    pub(super) fn lane(
+        &mut self,
+        now: Now,
+        target: &HostPort,
+        first: FlowKey,
+        call_id: &[u8],
+    ) -> FlowKey {
+        let most = self.settings.federation.lanes;
+        if most <= 1 || !self.links.get(target).is_some_and(|link| link.is(first)) {
+            return first;
+        }
+        let lanes = self
+            .lanes
+            .entry(target.clone())
+            .or_insert_with(|| Lanes::new(now));
+        let dials = lanes.is_busy(now) && lanes.more.len() + 1 < most;
+        let number = via::egress_mark(&[call_id]) as usize % (lanes.more.len() + 1);
+        let lane = number.checked_sub(1).and_then(|at| lanes.more.get(at));
+        let lane = lane.copied().unwrap_or(first);
+        if dials && lanes.dialling.is_none_or(|until| until <= now.mono) {
+            lanes.dialling = Some(now.mono + LINK_WAIT_MAX);
+            self.push(Output::Dial(target.clone()));
+        }
+        lane
+    }
+
     /// A partner's edge could not be reached; it is left alone for a while. What waited for it may
     /// find another edge of the same domain.
     pub fn handle_dial_failed(&mut self, now: Now, target: &HostPort, refusal: Refusal) {
+        if matches!(self.links.get(target), Some(Link::Up(_))) {
+            // One more beside those that stand was wanted; they go on.
+            return;
+        }
         let still_fails =
             |link: &Link| !matches!(link, Link::Failed(_, until) if *until <= now.mono);
         if self.links.len() >= LINKS_MAX {
@@ -138,29 +241,36 @@ impl Proxy {
         };
         let known = partner.verdict(&domain, now.mono).cloned();
         let names = Arc::clone(&partner.names);
-        let verdict = match (self.settings.federation.of_domain(&domain), &known) {
-            (DomainRule::Automatic | DomainRule::Discovered, Some(known)) => {
-                return known.clone().map_err(Stop::Refuse);
-            }
-            (DomainRule::Automatic | DomainRule::Discovered, None) => {
+        let rules = &self.settings.federation;
+        let listed =
+            |target: HostPort, kind| match partner_proof::prove_listed(&target.host, &names) {
+                Verdict::Proven(_) => Ok(Proof { target, kind }),
+                Verdict::Refused(refusal) => Err(Refusal::Unproven(refusal.label())),
+            };
+        let verdict = match (rules.of_domain(&domain), &known) {
+            (
+                DomainRule::Automatic | DomainRule::Discovered | DomainRule::InPublicCloud,
+                Some(known),
+            ) => return known.clone().map_err(Stop::Refuse),
+            (DomainRule::Automatic | DomainRule::Discovered | DomainRule::InPublicCloud, None) => {
                 return Err(Wait::Proof(key, domain).into());
             }
-            (DomainRule::Direct(target), _) => {
-                match partner_proof::prove_listed(&target.host, &names) {
-                    Verdict::Proven(_) => Ok(Proof {
-                        target,
-                        kind: PartnerKind::Direct,
-                    }),
-                    Verdict::Refused(refusal) => Err(Refusal::Unproven(refusal.label())),
-                }
+            (
+                DomainRule::Direct(target)
+                | DomainRule::Provider(target)
+                | DomainRule::DefaultRoute(target),
+                _,
+            ) => {
+                let kind = PartnerKind::of_edge(rules, &target.host);
+                listed(target, kind)
             }
             (DomainRule::Blocked | DomainRule::Unlisted, _) => Err(Refusal::DomainDenied),
         };
-        // The configuration decides at once; it is told once for each connection.
-        if known.as_ref() != Some(&verdict) {
-            self.judge(key, domain, verdict.clone(), now.mono + JUDGED_FOR);
+        if known.as_ref() == Some(&verdict) {
+            return verdict.map_err(Stop::Refuse);
         }
-        verdict.map_err(Stop::Refuse)
+        self.judge(key, domain, verdict, now.mono + JUDGED_FOR)
+            .map_err(Stop::Refuse)
     }
 
     /// Counts a request of a discovered partner, and refuses it when that sends too much.
@@ -192,24 +302,38 @@ impl Proxy {
             })
     }
 
-    /// Writes a verdict down with the connection that it is about, and tells it.
+    /// Writes a verdict down with the connection that it is about, and tells it when it is news.
+    ///
+    /// One connection is of one type of federation: who was let in as a provider does not speak as a discovered
+    /// partner on it.
     fn judge(
         &mut self,
         key: FlowKey,
         domain: HostName,
         verdict: Result<Proof, Refusal>,
         until: Instant,
-    ) {
+    ) -> Result<Proof, Refusal> {
         let Some(partner) = self.partner_mut(key) else {
-            return;
+            return verdict;
         };
-        partner.remember(domain.clone(), verdict.clone(), until);
-        let names = Arc::clone(&partner.names);
-        self.event(Event::Verdict {
-            domain,
-            names,
-            outcome: verdict,
+        let class = partner.class();
+        let verdict = verdict.and_then(|proof| match class {
+            Some(class) if class != proof.kind.class() => Err(Refusal::TypeMismatch),
+            Some(_) | None => Ok(proof),
         });
+        let is_news = partner.said(&domain) != Some(&verdict);
+        partner.remember(domain.clone(), verdict.clone(), until);
+        if is_news {
+            let (names, certificate) =
+                (Arc::clone(&partner.names), Arc::clone(&partner.certificate));
+            self.event(Event::Verdict {
+                domain,
+                names,
+                certificate,
+                outcome: verdict.clone(),
+            });
+        }
+        verdict
     }
 
     /// The connection to an edge of `domain`, or what has to be waited for: the first of its edges
@@ -277,7 +401,7 @@ impl Proxy {
                 self.held_bytes += bytes;
             }
             None if room => {
-                let until = now.mono + WAIT_MAX;
+                let until = now.mono + wait.patience();
                 self.held_bytes += bytes;
                 self.start(&wait);
                 self.expiries.push_back((until, wait.clone()));
@@ -324,7 +448,7 @@ impl Proxy {
                     self.handle_dial_failed(now, &target, Refusal::PartnerUnreachable);
                 }
                 Wait::Proof(..) | Wait::Target(_) => {
-                    self.refuse_held(now, &wait, Refusal::SrvUnresolved);
+                    self.refuse_held(now, &wait, Refusal::PartnerTimeout);
                 }
             }
         }
@@ -338,19 +462,27 @@ impl Proxy {
                 };
                 let (names, certificate) =
                     (Arc::clone(&partner.names), Arc::clone(&partner.certificate));
-                let rule = self.settings.federation.of_domain(domain);
+                let rules = &self.settings.federation;
+                let rule = rules.of_domain(domain);
                 Output::Ask(Question::Proof {
                     flow: *flow,
                     domain: domain.clone(),
                     names,
                     certificate,
                     discovered: rule == DomainRule::Discovered,
+                    providers: Arc::clone(&rules.provider_edges),
+                    providers_only: rule == DomainRule::InPublicCloud,
                 })
             }
-            Wait::Target(domain) => Output::Ask(Question::Target {
-                core: self.core,
-                domain: domain.clone(),
-            }),
+            Wait::Target(domain) => {
+                let rules = &self.settings.federation;
+                Output::Ask(Question::Target {
+                    core: self.core,
+                    domain: domain.clone(),
+                    providers: Arc::clone(&rules.provider_edges),
+                    providers_only: rules.of_domain(domain) == DomainRule::InPublicCloud,
+                })
+            }
             Wait::Link(target) => {
                 self.links.insert(target.clone(), Link::Dialling);
                 Output::Dial(target.clone())
@@ -406,12 +538,16 @@ impl Proxy {
     }
 }
 
+/// Requests a second on one connection before another is opened beside it.
+const LANE_BUSY: usize = 20;
 /// Things that are waited for at once, on one core.
 const WAITS_MAX: usize = 1024;
 /// How long a verdict of the configuration is not told again for the same connection.
 const JUDGED_FOR: Duration = Duration::from_secs(60);
+/// A domain's record comes in this time, or its messages are told to come again.
+const DOMAIN_WAIT_MAX: Duration = Duration::from_secs(5);
 /// DNS, TCP and TLS have 5 s each.
-const WAIT_MAX: Duration = Duration::from_secs(15);
+const LINK_WAIT_MAX: Duration = Duration::from_secs(15);
 /// Bytes of all messages that wait, on one core: they are few, but each may be as long as a server's.
 const HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Domains whose edge is remembered, on one core; the owner of the verdicts has the others.

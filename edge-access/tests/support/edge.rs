@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use edge_access::daemon::{Daemon, Names, Reloader};
 use edge_common::config::{Config, check};
-use edge_common::config::{Partner, Revocation, TrustRoots};
+use edge_common::config::{Partner, Revocation, TrustRoots, Verification};
 use edge_common::net::core_runtime::Cores;
 use edge_common::observe::http::Readiness;
 use edge_common::observe::metrics::Metrics;
@@ -211,6 +211,8 @@ fn config(pki: &Pki, directory: &std::path::Path, director: SocketAddr) -> Confi
         fqdn: None,
         ca: None,
         revocation: Revocation::Off,
+        pins: Vec::new(),
+        verification: Verification::default(),
     }];
     pki.write_ca(&directory.join("ca.pem"));
     let secret = directory.join("secret");

@@ -4,16 +4,17 @@
 //! name *and* by the key identifier, where both the certificate and the list state one; what remains is tried
 //! newest first, and a list that another key signed is passed over.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{CertRevocationList, OwnedCertRevocationList};
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::{ParsedExtension, X509Extension};
+use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtension, X509Extension};
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 
@@ -30,6 +31,17 @@ pub struct Crl {
 }
 
 impl Crl {
+    /// Reads one list as it was published, DER or PEM; `source` is only for messages.
+    pub fn from_bytes(bytes: &[u8], source: &Path) -> Result<Self, LoadFault> {
+        if bytes.first() == Some(&super::der::SEQUENCE) {
+            return Self::from_der(bytes, source);
+        }
+        let sections = pem::sections(bytes)?;
+        let section = sections.iter().find(|section| section.label == "X509 CRL");
+        let section = section.ok_or(LoadFault::Nothing { wanted: "X509 CRL" })?;
+        Self::from_der(&section.der, source)
+    }
+
     /// Reads one list; `source` is only for messages.
     pub fn from_der(der: &[u8], source: &Path) -> Result<Self, LoadFault> {
         let invalid = |reason: String| LoadFault::Crl { reason };
@@ -65,6 +77,12 @@ impl Crl {
         self.next_update
     }
 
+    /// Seconds since 1970 at which it was made.
+    #[must_use]
+    pub const fn this_update(&self) -> i64 {
+        self.this_update
+    }
+
     /// The file it comes from.
     #[must_use]
     pub fn source(&self) -> &Path {
@@ -94,6 +112,8 @@ impl fmt::Debug for Crl {
 #[derive(Debug)]
 pub struct CrlStore {
     lists: ArcSwap<Vec<Arc<Crl>>>,
+    /// Where peers' authorities publish theirs, as seen in certificates whose chain held, until somebody takes it.
+    wanted: Mutex<BTreeSet<String>>,
 }
 
 impl CrlStore {
@@ -108,7 +128,35 @@ impl CrlStore {
     pub fn of(lists: Vec<Crl>) -> Arc<Self> {
         Arc::new(Self {
             lists: ArcSwap::from_pointee(newest_first(lists)),
+            wanted: Mutex::default(),
         })
+    }
+
+    /// Replaces all lists.
+    pub fn replace(&self, mut lists: Vec<Arc<Crl>>) {
+        lists.sort_by_key(|crl| std::cmp::Reverse(crl.this_update));
+        self.lists.store(Arc::new(lists));
+    }
+
+    /// Notes where the list that covers `certificate` is published. Only of a certificate whose chain holds: a stranger
+    /// has no say in what is fetched. What does not fit waits for the next handshake.
+    pub fn want(&self, certificate: &CertificateDer<'_>) {
+        let points = distribution_points(certificate);
+        if points.is_empty() {
+            return;
+        }
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        for point in points {
+            if wanted.len() < WANTED_MAX {
+                wanted.insert(point);
+            }
+        }
+    }
+
+    /// The places that were noted since the last call.
+    #[must_use]
+    pub fn take_wanted(&self) -> BTreeSet<String> {
+        std::mem::take(&mut self.wanted.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The lists in these files, PEM or DER.
@@ -145,6 +193,35 @@ impl CrlStore {
     pub fn lists(&self) -> Arc<Vec<Arc<Crl>>> {
         self.lists.load_full()
     }
+}
+
+/// The `http` URLs at which the issuer publishes the list for `certificate` (RFC 5280 §4.2.1.13), at most a handful.
+#[must_use]
+pub fn distribution_points(certificate: &[u8]) -> Vec<String> {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for extension in parsed.extensions() {
+        let ParsedExtension::CRLDistributionPoints(points) = extension.parsed_extension() else {
+            continue;
+        };
+        for point in points.iter() {
+            let Some(DistributionPointName::FullName(names)) = &point.distribution_point else {
+                continue;
+            };
+            for name in names {
+                if let GeneralName::URI(uri) = name
+                    && uri.starts_with("http://")
+                    && uri.len() <= URL_LEN_MAX
+                {
+                    found.push((*uri).to_owned());
+                }
+            }
+        }
+    }
+    found.truncate(POINTS_MAX);
+    found
 }
 
 fn newest_first(mut lists: Vec<Crl>) -> Vec<Arc<Crl>> {
@@ -203,6 +280,11 @@ fn issuer_content(raw: &[u8]) -> &[u8] {
 }
 
 /// The largest lists of public CAs have some 10 MB.
-const CRL_FILE_LEN_MAX: u64 = 20 * 1024 * 1024;
+pub const CRL_FILE_LEN_MAX: u64 = 20 * 1024 * 1024;
+/// Places that wait to be looked at.
+const WANTED_MAX: usize = 64;
+/// Places that one certificate may name.
+const POINTS_MAX: usize = 4;
+const URL_LEN_MAX: usize = 1024;
 /// Key changes and shards of one issuer; each may cost a signature check per handshake.
 const CANDIDATES_MAX: usize = 8;

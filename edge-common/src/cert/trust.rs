@@ -65,7 +65,7 @@ impl TrustStore {
                 domain: partner.domain.clone(),
                 fqdn: partner.fqdn.clone(),
                 roots: partner.ca.as_deref().map(Roots::load).transpose()?,
-                pins: Vec::new(),
+                pins: partner.pins.clone(),
                 revocation: partner.revocation,
             });
         }

@@ -165,6 +165,7 @@ impl PeerVerifier {
         match terms.revocation {
             Revocation::Off => Ok(()),
             Revocation::Soft | Revocation::Hard => {
+                self.crls.want(certificate);
                 let state = path.revocation(&self.crls.candidates(certificate), usage)?;
                 self.judge(state, terms.revocation)
             }

@@ -323,12 +323,30 @@ pub struct Federation {
     pub client_eku: ClientEku,
     /// For partners that have no own value.
     pub revocation: Revocation,
+    /// Revocation lists are fetched from where partners' certificates say.
+    pub fetch_crls: bool,
     /// Who may issue partners' certificates.
     pub trust_roots: TrustRoots,
     /// Verdicts on domains that are remembered.
     pub verdict_cache: usize,
     /// Messages that wait for the verdict on one domain.
     pub pending_per_domain: usize,
+    /// Edges that speak for many domains.
+    pub providers: Vec<Provider>,
+    /// The one edge that everything goes to which has no partner of its own.
+    pub default_route: Option<DefaultRoute>,
+    /// We pass messages between partners that are listed by name.
+    pub clearing_house: bool,
+    /// How the senders of partners that nobody listed are marked for the inside.
+    pub discovered_verification: Verification,
+    /// What leaves is marked as sent by a user whom we verified.
+    pub mark_verified: bool,
+    /// A whole header line that tells partners that messages are archived.
+    pub archiving_notice: Option<String>,
+    /// What partners hear instead of 404.
+    pub flatten_404: Flatten,
+    /// Connections that we open to one edge of a partner, at most.
+    pub connections_per_partner: usize,
     /// What discovered partners may do, and other bounds.
     pub limits: FederationLimits,
 }
@@ -346,6 +364,9 @@ pub struct FederationLimits {
     /// Distinct addresses of ours that it may write to within a day; 16 bytes each.
     #[schemars(range(min = 1, max = 100_000))]
     pub discovered_contacts: usize,
+    /// Revocation lists that are fetched and kept; each may have 20 MiB.
+    #[schemars(range(min = 1, max = 1000))]
+    pub crls: usize,
     /// Certificates on the watch list; those that are connected, suspicious or decided on stay.
     #[schemars(range(min = 1, max = 100_000))]
     pub watch_list: usize,
@@ -357,6 +378,7 @@ impl Default for FederationLimits {
             discovered_rate: 20,
             suspicious_rate: 1,
             discovered_contacts: 1000,
+            crls: 64,
             watch_list: 1000,
         }
     }
@@ -373,6 +395,67 @@ pub struct Partner {
     pub ca: Option<PathBuf>,
     /// Its own value, or that of `[access.federation]`.
     pub revocation: Revocation,
+    /// SHA-256 of the public keys (SubjectPublicKeyInfo) that its certificates may have; empty: any.
+    pub pins: Vec<[u8; 32]>,
+    /// How its senders are marked for the inside.
+    pub verification: Verification,
+}
+
+/// An edge that speaks for many domains: a provider of public messaging, or a host of other organisations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Provider {
+    /// What it is called.
+    pub name: String,
+    /// Its edge.
+    pub fqdn: HostName,
+    /// Everybody may be there; the inside is told `publiccloud`.
+    pub public: bool,
+    /// Domains that it has whatever DNS says; the others prove by their SRV record that they are there.
+    pub domains: Vec<HostName>,
+    /// How its senders are marked for the inside.
+    pub verification: Verification,
+}
+
+/// The clearing house, or the provider, that all of federation runs through.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DefaultRoute {
+    /// Its edge.
+    pub fqdn: HostName,
+    /// It is a provider of public messaging.
+    #[serde(default)]
+    pub public: bool,
+    /// How its senders are marked for the inside.
+    #[serde(default)]
+    pub verification: Verification,
+}
+
+/// Whether the inside is told that a partner verified the sender (`ms-source-verified-user`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verification {
+    /// Always.
+    Always,
+    /// Never: only whoever has the sender on his list hears him.
+    Never,
+    /// As the partner says of each message; who says nothing has not verified.
+    #[default]
+    Source,
+}
+
+/// What partners hear instead of 404, which would tell them who exists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Flatten {
+    /// The truth.
+    #[default]
+    #[serde(rename = "off")]
+    Off,
+    /// 403 Forbidden.
+    #[serde(rename = "403")]
+    Forbidden,
+    /// 480 Temporarily Unavailable.
+    #[serde(rename = "480")]
+    Unavailable,
 }
 
 /// Order among SRV records.

@@ -2,12 +2,14 @@
 
 use std::net::IpAddr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use ipnet::IpNet;
 
 use super::file::{self, File};
 use super::{
     Access, Array, Av, Config, External, Federation, Internal, Member, MemberExternal,
-    MemberInternal, Organization, Partner, SipDomain, TrustRoots, Webconf,
+    MemberInternal, Organization, Partner, Provider, SipDomain, TrustRoots, Webconf,
 };
 
 /// The meaning of a file that passed the check; `None` when something is missing, which was told already.
@@ -145,7 +147,17 @@ fn federation(typed: file::Federation, federation_here: bool) -> Federation {
         fqdn: entry.fqdn,
         ca: entry.ca,
         revocation: entry.revocation.unwrap_or(general),
+        pins: entry.pins.iter().filter_map(|pin| parse_pin(pin)).collect(),
+        verification: entry.verification,
     };
+    let provider = |entry: file::Provider| Provider {
+        name: entry.name,
+        fqdn: entry.fqdn,
+        public: entry.public,
+        domains: entry.domains,
+        verification: entry.verification,
+    };
+    let enabled = |entry: &file::Provider| entry.enabled.unwrap_or(true);
     Federation {
         enabled: typed.enabled.unwrap_or(federation_here),
         discovery: typed.discovery,
@@ -154,6 +166,7 @@ fn federation(typed: file::Federation, federation_here: bool) -> Federation {
         srv_order: typed.srv_order,
         client_eku: typed.client_eku,
         revocation: general,
+        fetch_crls: typed.fetch_crls,
         trust_roots: if typed.trust_roots.as_os_str() == file::SYSTEM_ROOTS {
             TrustRoots::System
         } else {
@@ -161,8 +174,27 @@ fn federation(typed: file::Federation, federation_here: bool) -> Federation {
         },
         verdict_cache: typed.verdict_cache,
         pending_per_domain: typed.pending_per_domain,
+        providers: typed
+            .providers
+            .into_iter()
+            .filter(enabled)
+            .map(provider)
+            .collect(),
+        default_route: typed.default_route,
+        clearing_house: typed.clearing_house,
+        discovered_verification: typed.discovered_verification,
+        mark_verified: typed.mark_verified,
+        archiving_notice: typed.archiving_notice,
+        flatten_404: typed.flatten_404,
+        connections_per_partner: typed.connections_per_partner,
         limits: typed.limits,
     }
+}
+
+/// `sha256/` and base64 of 32 bytes, as RFC 7469 §2.4 digests keys.
+pub(super) fn parse_pin(text: &str) -> Option<[u8; 32]> {
+    let digest = text.strip_prefix("sha256/")?;
+    STANDARD.decode(digest).ok()?.try_into().ok()
 }
 
 fn webconf(typed: file::Webconf) -> Option<Webconf> {

@@ -13,8 +13,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::access::{
-    AccessLimits, ClientEku, Clients, Disclosure, FederationLimits, Hep, RegisterMode, SrvOrder,
-    Trace, WebSocket,
+    AccessLimits, ClientEku, Clients, DefaultRoute, Disclosure, FederationLimits, Flatten, Hep,
+    RegisterMode, SrvOrder, Trace, Verification, WebSocket,
 };
 use super::av::{AuthenticationFiles, AvLimits, RelayMode, RestSecretFiles};
 use super::network::{CertificateFiles, Revocation, SecretFiles, Vips};
@@ -351,6 +351,8 @@ pub(super) struct Federation {
     pub(super) client_eku: ClientEku,
     /// How much is asked of the revocation state of partners that have no own value.
     pub(super) revocation: Revocation,
+    /// Revocation lists are fetched over HTTP, port 80, from where partners' certificates say.
+    pub(super) fetch_crls: bool,
     /// Who may issue partners' certificates: `system`, or the path of a PEM file.
     #[schemars(with = "schema_text::Path")]
     pub(super) trust_roots: PathBuf,
@@ -360,6 +362,24 @@ pub(super) struct Federation {
     /// Messages that wait for the verdict on one domain.
     #[schemars(range(min = 1, max = 10_000))]
     pub(super) pending_per_domain: usize,
+    /// Edges that speak for many domains: providers of public messaging, hosts of other organisations.
+    #[schemars(length(max = 100))]
+    pub(super) providers: Vec<Provider>,
+    /// The one edge that everything goes to which has no partner of its own, a clearing house or a provider.
+    pub(super) default_route: Option<DefaultRoute>,
+    /// This edge is a clearing house: it passes messages between partners that are listed with an fqdn.
+    pub(super) clearing_house: bool,
+    /// How the senders of partners that nobody listed are marked for the inside.
+    pub(super) discovered_verification: Verification,
+    /// What leaves is marked as sent by a user whom we verified.
+    pub(super) mark_verified: bool,
+    /// A whole header line, `Name: value`, that tells partners that messages are archived; added to requests.
+    pub(super) archiving_notice: Option<String>,
+    /// What partners hear instead of 404, which tells them who exists.
+    pub(super) flatten_404: Flatten,
+    /// Connections that we open to one edge of a partner; each core opens at least one of its own.
+    #[schemars(range(min = 1, max = 4))]
+    pub(super) connections_per_partner: usize,
     /// What discovered partners may do, and other bounds.
     pub(super) limits: FederationLimits,
 }
@@ -374,9 +394,18 @@ impl Default for Federation {
             srv_order: SrvOrder::default(),
             client_eku: ClientEku::default(),
             revocation: Revocation::Soft,
+            fetch_crls: true,
             trust_roots: SYSTEM_ROOTS.into(),
             verdict_cache: 1000,
             pending_per_domain: 32,
+            providers: Vec::new(),
+            default_route: None,
+            clearing_house: false,
+            discovered_verification: Verification::default(),
+            mark_verified: true,
+            archiving_notice: None,
+            flatten_404: Flatten::default(),
+            connections_per_partner: 4,
             limits: FederationLimits::default(),
         }
     }
@@ -395,6 +424,35 @@ pub(super) struct Partner {
     pub(super) ca: Option<PathBuf>,
     /// How much is asked of its revocation state; default: that of access.federation.
     pub(super) revocation: Option<Revocation>,
+    /// Public keys that its certificates may have, as `sha256/` and the base64 of the key's digest; empty: any.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub(super) pins: Vec<String>,
+    /// How its senders are marked for the inside.
+    #[serde(default)]
+    pub(super) verification: Verification,
+}
+
+/// An edge that speaks for many domains.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Provider {
+    /// What it is called.
+    pub(super) name: String,
+    /// Its edge; it has to stand in its certificate.
+    pub(super) fqdn: HostName,
+    /// It is spoken to; default: true.
+    pub(super) enabled: Option<bool>,
+    /// Everybody may have an address there: domains that are not listed are let in, and the inside is told so.
+    #[serde(default)]
+    pub(super) public: bool,
+    /// Domains that it has whatever DNS says; the others prove by their SRV record that they are there.
+    #[serde(default)]
+    #[schemars(length(max = 1000))]
+    pub(super) domains: Vec<HostName>,
+    /// How its senders are marked for the inside.
+    #[serde(default)]
+    pub(super) verification: Verification,
 }
 
 /// The Web Conferencing Edge.

@@ -40,8 +40,9 @@ pub mod units;
 pub mod webconf;
 
 pub use access::{
-    Access, AccessLimits, ClientEku, Clients, Disclosure, Federation, FederationLimits, Hep,
-    Partner, RegisterMode, SrvOrder, Trace, TrustRoots, WebSocket,
+    Access, AccessLimits, ClientEku, Clients, DefaultRoute, Disclosure, Federation,
+    FederationLimits, Flatten, Hep, Partner, Provider, RegisterMode, SrvOrder, Trace, TrustRoots,
+    Verification, WebSocket,
 };
 pub use at_start::AtStart;
 pub use av::{AuthenticationFiles, Av, AvLimits, RelayMode, RestSecretFiles};

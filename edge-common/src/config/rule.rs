@@ -414,11 +414,23 @@ rules! {
         "What one peer may make the daemon hold has to stay small beside the memory of a host.",
         "Use at most the value named.";
     REVOCATION_UNFETCHED = 516 Warning, "Partners' revocation lists are asked for, and none are fetched.",
-        "This version fetches no lists of public authorities. So \"hard\" refuses every partner, and \"soft\" lets every partner pass as \"off\" does.",
-        "Write revocation = \"off\", and block a partner whose key was stolen in access.federation.blocked.";
+        "fetch_crls is off. So \"hard\" refuses every partner, and \"soft\" lets every partner pass as \"off\" does.",
+        "Write fetch_crls = true, or revocation = \"off\" and block a partner whose key was stolen in access.federation.blocked.";
     QUEUE_SMALL = 517 Error, "A queue is too small for the messages that go through it.",
         "A message waits as a whole. One that is longer than the queue is refused, however fast its receiver reads.",
         "Let client_queue hold head and client_body, and server_queue head and server_body.";
+    PIN_INVALID = 518 Error, "A pin is no digest of a key.",
+        "The partner would be let in with any key.",
+        "Write sha256/ and the base64 of the SHA-256 of the key's SubjectPublicKeyInfo.";
+    DEFAULT_ROUTE_ALONE = 519 Error, "There is a default route and something that it excludes.",
+        "All of federation goes through the default route but what is listed with an fqdn: discovery, providers and being a clearing house have nothing left to do.",
+        "Remove the default route, or what is named here.";
+    PROVIDER_FQDN_TAKEN = 520 Error, "A provider's edge is somebody else's as well.",
+        "One connection would belong to two kinds of partners.",
+        "Remove it from one of the lists.";
+    NOTICE_INVALID = 521 Error, "The archiving notice is no header line.",
+        "Partners' servers would refuse every message.",
+        "Write one line, Name: value, with a header name that the edge does not use itself.";
 
     POOL_ORDER = 601 Error, "The smallest pool is larger than the largest.",
         "Agents could not satisfy both.",

@@ -177,12 +177,9 @@ fn settings() -> Settings {
         next_hop: Some("director.edge.test:5061".parse().expect("a next hop")),
         trusted_servers: Vec::new(),
         federation: FederationRules {
-            enabled: false,
-            discovery: false,
-            partners: Vec::new(),
-            blocked: Vec::new(),
             port: 5061,
             pending: 1,
+            ..FederationRules::default()
         },
         limits: AccessLimits::default(),
     }

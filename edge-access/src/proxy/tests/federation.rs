@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use edge_common::config::{DefaultRoute, Flatten, Provider, Verification};
+
 use super::world::{World, name, request, response, settings, status, values};
 use crate::proxy::Event;
 use crate::proxy::refusal::Refusal;
-use crate::proxy::settings::Settings;
+use crate::proxy::settings::{FederationRules, Settings};
 use crate::proxy::token::FlowKey;
 use crate::proxy::watch::Decision;
 
@@ -49,7 +51,7 @@ fn a_partner_is_proven_once_and_its_dialog_runs_both_ways() {
     assert_eq!(
         values(&inside, "ms-edge-proxy-message-trust"),
         [
-            "ms-source-type=AutoFederation;ms-ep-fqdn=edge.contoso.internal;ms-source-verified-user=verified;\
+            "ms-source-type=AutoFederation;ms-ep-fqdn=edge.contoso.internal;ms-source-verified-user=unverified;\
          ms-source-network=federation;ms-remote-fqdn=sip.fabrikam.test"
         ]
     );
@@ -221,7 +223,7 @@ fn a_message_for_another_domain_finds_its_edge_by_dns() {
 #[test]
 fn what_cannot_be_reached_outside_is_said_with_its_reason() {
     let mut world = World::with(Settings {
-        federation: crate::proxy::settings::FederationRules {
+        federation: FederationRules {
             discovery: true,
             ..settings().federation
         },
@@ -621,4 +623,369 @@ fn a_certificate_that_an_operator_blocked_is_refused_without_any_dns() {
     world.decide(&certificate, Decision::Reset);
     world.receive(partner, to_user(1, "MESSAGE"));
     assert!(world.sent(director).is_some());
+}
+
+/// The value of the header that tells the inside where a message came from.
+fn trust(message: &str) -> &str {
+    values(message, "ms-edge-proxy-message-trust")[0]
+}
+
+fn provider(name_of: &str, fqdn: &str, public: bool, domains: &[&str]) -> Provider {
+    Provider {
+        name: name_of.to_owned(),
+        fqdn: name(fqdn),
+        public,
+        domains: domains.iter().map(|domain| name(domain)).collect(),
+        verification: Verification::Source,
+    }
+}
+
+fn with_rules(change: impl FnOnce(&mut FederationRules)) -> World {
+    let mut settings = settings();
+    change(&mut settings.federation);
+    World::with(settings)
+}
+
+#[test]
+fn a_sender_counts_as_verified_by_the_rule_of_his_partner() {
+    let asserted = "ms-asserted-verification-level: ms-source-verified-user=verified";
+    for (rule, header, word) in [
+        (Verification::Source, None, "=unverified;"),
+        (Verification::Source, Some(asserted), "=verified;"),
+        (Verification::Always, None, "=verified;"),
+        (Verification::Never, Some(asserted), "=unverified;"),
+    ] {
+        let mut world = with_rules(|rules| {
+            rules.verification = vec![(name("fabrikam.test"), rule)];
+        });
+        let director = world.next_hop(0);
+        let partner = world.partner(0, "sip.fabrikam.test", None);
+        let more: Vec<_> = header.into_iter().collect();
+        world.receive(partner, from_partner("fabrikam.test", &more));
+        let inside = world.sent(director).expect("forwarded");
+        assert!(trust(&inside).contains(word), "{rule:?} {header:?}");
+        assert!(values(&inside, "ms-asserted-verification-level").is_empty());
+        // What goes back out says that we verified who answers.
+        world.receive(director, response(&inside, "200 OK", &[]));
+        let back = world.sent(partner).expect("answered");
+        assert!(back.contains(asserted), "{back}");
+        // And so do answers that come in.
+        world.receive(director, from_us("fabrikam.test"));
+        let ours = world.partner(0, "sip.fabrikam.test", Some("sip.fabrikam.test:5061"));
+        let outside = world.sent(ours).expect("sent");
+        assert!(outside.contains(asserted), "{outside}");
+        world.receive(ours, response(&outside, "200 OK", &more));
+        let answer = world.sent(director).expect("answered");
+        assert!(trust(&answer).contains(word), "{answer}");
+    }
+}
+
+#[test]
+fn a_provider_speaks_for_its_domains_and_for_those_that_name_it_in_dns() {
+    let mut world = with_rules(|rules| {
+        rules.providers = vec![
+            provider("public", "edge.cloud.test", true, &["live.test"]),
+            provider("host", "edge.host.test", false, &[]),
+        ];
+        rules.provider_edges = [name("edge.cloud.test"), name("edge.host.test")].into();
+        rules.partners.push((name("hosted.test"), None));
+    });
+    world.dns.insert("hosted.test", "edge.host.test:5061");
+    world.dns.insert("outlook.test", "edge.cloud.test:5061");
+    world
+        .dns
+        .insert("elsewhere.test", "sip.elsewhere.test:5061");
+    let director = world.next_hop(0);
+    let cloud = world.partner(0, "edge.cloud.test", None);
+    for domain in ["live.test", "outlook.test"] {
+        world.receive(cloud, from_partner(domain, &[]));
+        let inside = world.sent(director).expect("forwarded");
+        assert!(trust(&inside).contains("=AuthorizedServer;"), "{domain}");
+        assert!(trust(&inside).contains("=publiccloud;"), "{domain}");
+    }
+    let host = world.partner(0, "edge.host.test", None);
+    world.receive(host, from_partner("hosted.test", &[]));
+    let inside = world.sent(director).expect("forwarded");
+    assert!(trust(&inside).contains("ms-source-type=AuthorizedServer;"));
+    assert!(trust(&inside).contains("ms-source-network=federation;"));
+    // Neither speaks for a domain of the other, nor for one that is elsewhere.
+    for (from, domain) in [
+        (host, "live.test"),
+        (cloud, "hosted.test"),
+        (cloud, "elsewhere.test"),
+    ] {
+        world.receive(from, from_partner(domain, &[]));
+        assert_eq!(status(world.sent(from)), "403 Forbidden", "{domain}");
+    }
+    // Nor does the domain's own edge, as nobody listed the domain.
+    let own = world.partner(0, "sip.elsewhere.test", None);
+    world.receive(own, from_partner("elsewhere.test", &[]));
+    assert_eq!(status(world.sent(own)), "403 Forbidden");
+    // Outwards the same names are dialled.
+    for domain in ["live.test", "hosted.test"] {
+        world.receive(director, from_us(domain));
+    }
+    assert_eq!(
+        world.dialled,
+        ["edge.cloud.test:5061", "edge.host.test:5061"].map(|at| at.parse().expect("lawful"))
+    );
+    world.receive(director, from_us("elsewhere.test"));
+    assert_eq!(status(world.sent(director)), "404 Not Found");
+}
+
+#[test]
+fn everything_goes_through_the_default_route_but_what_is_listed_by_name() {
+    let mut world = with_rules(|rules| {
+        rules.default_route = Some(DefaultRoute {
+            fqdn: name("edge.clearing.test"),
+            public: false,
+            verification: Verification::Always,
+        });
+    });
+    let director = world.next_hop(0);
+    let clearing = world.partner(0, "edge.clearing.test", None);
+    for domain in ["fabrikam.test", "anybody.test"] {
+        world.receive(clearing, from_partner(domain, &[]));
+        let inside = world.sent(director).expect("forwarded");
+        assert!(trust(&inside).contains("=DirectPartner;"), "{inside}");
+        assert!(trust(&inside).contains("=verified;"), "{inside}");
+    }
+    world.receive(clearing, from_partner("evil.test", &[]));
+    assert_eq!(status(world.sent(clearing)), "403 Forbidden", "blocked");
+    let other = world.partner(0, "sip.fabrikam.test", None);
+    world.receive(other, from_partner("fabrikam.test", &[]));
+    assert_eq!(status(world.sent(other)), "403 Forbidden");
+    for domain in ["fabrikam.test", "anybody.test", "northwind.test"] {
+        world.receive(director, from_us(domain));
+    }
+    assert_eq!(
+        world.dialled,
+        ["edge.clearing.test:5061", "edge.northwind.test:5061"]
+            .map(|at| at.parse().expect("lawful"))
+    );
+    assert!(world.resolved.is_empty(), "nobody asks DNS");
+}
+
+#[test]
+fn a_connection_is_of_one_type_of_federation() {
+    let mut world = with_rules(|rules| {
+        rules
+            .partners
+            .push((name("shared.test"), Some(name("sip.fabrikam.test"))));
+    });
+    let director = world.next_hop(0);
+    let partner = world.partner(0, "sip.fabrikam.test", None);
+    world.receive(partner, from_partner("fabrikam.test", &[]));
+    assert!(world.sent(director).is_some());
+    world.receive(partner, from_partner("shared.test", &[]));
+    let refused = world.sent(partner).expect("an answer");
+    assert!(refused.starts_with("SIP/2.0 403 "), "{refused}");
+    assert!(world.events.contains(&Event::Answered(
+        crate::proxy::token::Realm::Partner,
+        Refusal::TypeMismatch
+    )));
+    let direct = world.partner(0, "sip.fabrikam.test", None);
+    world.receive(direct, from_partner("shared.test", &[]));
+    assert!(world.sent(director).is_some(), "on a connection of its own");
+}
+
+#[test]
+fn a_clearing_house_passes_messages_between_partners_that_are_listed_by_name() {
+    let between = |from: &str, to: &str, more: &[&str]| {
+        let to = format!("dave@{to}");
+        let from = format!("carol@{from}");
+        request("INVITE", &format!("sip:{to}"), &from, &to, more)
+    };
+    let listed = |rules: &mut FederationRules| {
+        rules
+            .partners
+            .push((name("alpine.test"), Some(name("edge.alpine.test"))));
+    };
+    let mut world = with_rules(|rules| {
+        listed(rules);
+        rules.clearing_house = true;
+    });
+    let director = world.next_hop(0);
+    let alpine = world.partner(0, "edge.alpine.test", None);
+    world.receive(alpine, between("alpine.test", "northwind.test", &[]));
+    let northwind = world.partner(0, "edge.northwind.test", Some("edge.northwind.test:5061"));
+    let passed = world.sent(northwind).expect("passed on");
+    let routes = values(&passed, "Record-Route");
+    assert_eq!(routes.len(), 2, "{passed}");
+    assert!(values(&passed, "ms-edge-proxy-message-trust").is_empty());
+    assert!(
+        values(&passed, "ms-asserted-verification-level").is_empty(),
+        "alpine did not say so"
+    );
+    world.receive(northwind, response(&passed, "200 OK", &[]));
+    assert_eq!(status(world.sent(alpine)), "200 OK");
+    // The dialog goes on, also from the other side.
+    let route = format!("Route: {}, {}", routes[0], routes[1]);
+    let bye = request(
+        "BYE",
+        "sip:carol@172.16.0.9",
+        "dave@northwind.test",
+        "",
+        &[
+            "To: <sip:carol@alpine.test>;tag=f1",
+            &route,
+            "Via: SIP/2.0/TLS edge.northwind.test:5061;branch=z9hG4bKbye",
+        ],
+    );
+    let theirs = world.partner(0, "edge.northwind.test", None);
+    world.receive(theirs, bye);
+    let back = world.partner(0, "edge.alpine.test", Some("edge.alpine.test:5061"));
+    let bye = world.sent(back).expect("passed on");
+    assert!(bye.starts_with("BYE sip:carol@172.16.0.9 "), "{bye}");
+    assert!(values(&bye, "Route").is_empty());
+    // Whoever is listed by domain only, or not at all, gets nothing passed on.
+    for (host, from, to) in [
+        ("sip.fabrikam.test", "fabrikam.test", "northwind.test"),
+        ("edge.alpine.test", "alpine.test", "fabrikam.test"),
+        ("edge.alpine.test", "alpine.test", "third.test"),
+    ] {
+        let partner = world.partner(0, host, None);
+        world.receive(partner, between(from, to, &[]));
+        assert_eq!(status(world.sent(partner)), "403 Forbidden", "{from} {to}");
+    }
+    assert_eq!(world.sent(director), None);
+    // And nobody does when we are none.
+    let mut world = with_rules(listed);
+    let alpine = world.partner(0, "edge.alpine.test", None);
+    world.receive(alpine, between("alpine.test", "northwind.test", &[]));
+    assert_eq!(status(world.sent(alpine)), "403 Forbidden");
+}
+
+#[test]
+fn partners_need_not_learn_who_exists_and_learn_that_messages_are_archived() {
+    for (flatten, line) in [
+        (Flatten::Off, "SIP/2.0 404 Not Found"),
+        (Flatten::Forbidden, "SIP/2.0 403 Forbidden"),
+        (Flatten::Unavailable, "SIP/2.0 480 Temporarily Unavailable"),
+    ] {
+        let mut world = with_rules(|rules| {
+            rules.flatten_404 = flatten;
+            rules.archiving_notice = Some("X-Archived: yes".to_owned());
+        });
+        let director = world.next_hop(0);
+        let partner = world.partner(0, "sip.fabrikam.test", None);
+        world.receive(partner, from_partner("fabrikam.test", &[]));
+        let inside = world.sent(director).expect("forwarded");
+        let public = "ms-diagnostics-public: 1003;reason=\"User does not exist\"";
+        world.receive(director, response(&inside, "404 Not Found", &[public]));
+        let answer = world.sent(partner).expect("answered");
+        assert!(answer.starts_with(&format!("{line}\r\n")), "{answer}");
+        assert_eq!(answer.contains("1003"), flatten == Flatten::Off);
+        world.receive(director, from_us("fabrikam.test"));
+        let ours = world.partner(0, "sip.fabrikam.test", Some("sip.fabrikam.test:5061"));
+        let outside = world.sent(ours).expect("sent");
+        assert_eq!(values(&outside, "X-Archived"), ["yes"]);
+    }
+}
+
+#[test]
+fn a_partner_that_gives_no_reason_is_named_to_the_inside() {
+    let mut world = World::new();
+    let director = world.next_hop(0);
+    let ours = world.partner(0, "sip.fabrikam.test", Some("sip.fabrikam.test:5061"));
+    let public = "ms-diagnostics-public: 1003;reason=\"gone\"";
+    for (more, expected) in [(&[][..], Some("1034;")), (&[public][..], None)] {
+        world.receive(director, from_us("fabrikam.test"));
+        let outside = world.sent(ours).expect("sent");
+        world.receive(ours, response(&outside, "404 Not Found", more));
+        let answer = world.sent(director).expect("answered");
+        let told = values(&answer, "ms-diagnostics");
+        assert_eq!(told.len(), usize::from(expected.is_some()), "{answer}");
+        if let Some(start) = expected {
+            assert!(told[0].starts_with(start), "{answer}");
+            assert!(told[0].contains("PeerServer=\"sip.fabrikam.test\""));
+            assert!(told[0].contains("Domain=\"fabrikam.test\""));
+        }
+    }
+}
+
+#[test]
+fn a_busy_partner_gets_a_second_connection_and_each_dialog_stays_on_one() {
+    let mut world = World::new();
+    let director = world.next_hop(0);
+    let message = |call: usize| {
+        let call = format!("Call-ID: call{call}");
+        let to = "carol@fabrikam.test";
+        request(
+            "MESSAGE",
+            "sip:carol@fabrikam.test",
+            "bob@contoso.test",
+            to,
+            &[&call],
+        )
+    };
+    world.receive(director, message(0));
+    let target = Some("sip.fabrikam.test:5061");
+    let first = world.partner(0, "sip.fabrikam.test", target);
+    for call in 0..19 {
+        world.receive(director, message(call));
+    }
+    assert_eq!(world.dialled.len(), 1, "not so much to do");
+    for call in 0..10 {
+        world.receive(director, message(call));
+    }
+    assert_eq!(world.dialled.len(), 2, "one more, and not two");
+    let second = world.partner(0, "sip.fabrikam.test", target);
+    while world.sent(first).is_some() {}
+    for call in 0..40 {
+        world.receive(director, message(call % 20));
+    }
+    let calls = |world: &mut World, on| -> Vec<String> {
+        std::iter::from_fn(|| world.sent(on))
+            .map(|sent| values(&sent, "Call-ID")[0].to_owned())
+            .collect()
+    };
+    let (one, other) = (calls(&mut world, first), calls(&mut world, second));
+    assert_eq!(one.len() + other.len(), 40);
+    assert!(one.len() > 5 && other.len() > 5, "both work");
+    assert!(one.iter().all(|call| !other.contains(call)));
+    assert_eq!(world.dialled.len(), 2, "no more than the lanes");
+    world.close(first);
+    world.receive(director, message(0));
+    assert!(world.sent(second).is_some(), "the other one takes over");
+}
+
+#[test]
+fn a_domain_that_dns_says_nothing_of_is_waited_for_five_seconds() {
+    let mut world = World::new();
+    world.deaf = true;
+    let director = world.next_hop(0);
+    world.receive(director, from_us("fabrikam.test"));
+    world.wait(Duration::from_millis(4900));
+    assert_eq!(world.sent(director), None);
+    world.wait(Duration::from_millis(200));
+    let answer = world.sent(director).expect("an answer");
+    assert!(answer.starts_with("SIP/2.0 504 "), "{answer}");
+    assert!(values(&answer, "ms-diagnostics")[0].starts_with("1007;"));
+}
+
+#[test]
+fn a_verdict_that_is_renewed_is_no_news() {
+    let mut world = World::new();
+    world.next_hop(0);
+    let partner = world.partner(0, "edge.northwind.test", None);
+    let verdicts = |world: &World| {
+        let is_verdict = |event: &&Event| matches!(event, Event::Verdict { .. });
+        world.events.iter().filter(is_verdict).count()
+    };
+    for _ in 0..3 {
+        world.receive(partner, from_partner("northwind.test", &[]));
+        world.wait(Duration::from_secs(90));
+    }
+    assert_eq!(verdicts(&world), 1);
+    let settings = Settings {
+        federation: FederationRules {
+            blocked: vec![name("northwind.test")],
+            ..settings().federation
+        },
+        ..settings()
+    };
+    world.settings(settings);
+    world.receive(partner, from_partner("northwind.test", &[]));
+    assert_eq!(verdicts(&world), 2, "this one is");
 }

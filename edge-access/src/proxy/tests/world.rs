@@ -33,6 +33,8 @@ pub(super) struct World {
     pub(super) dialled: Vec<HostPort>,
     pub(super) resolved: Vec<HostName>,
     pub(super) events: Vec<Event>,
+    /// What DNS is asked is lost.
+    pub(super) deaf: bool,
 }
 
 pub(super) fn name(text: &str) -> HostName {
@@ -79,6 +81,9 @@ pub(in crate::proxy) fn settings() -> Settings {
             blocked: vec![name("evil.test")],
             port: 5061,
             pending: 2,
+            mark_verified: true,
+            lanes: 2,
+            ..FederationRules::default()
         },
         limits: AccessLimits::default(),
     }
@@ -109,6 +114,7 @@ impl World {
             dialled: Vec::new(),
             resolved: Vec::new(),
             events: Vec::new(),
+            deaf: false,
         }
     }
 
@@ -221,6 +227,18 @@ impl World {
         self.drain();
     }
 
+    pub(super) fn close(&mut self, key: FlowKey) {
+        self.cores[usize::from(key.core)].handle_closed(key);
+        self.drain();
+    }
+
+    pub(super) fn settings(&mut self, settings: Settings) {
+        let settings = Arc::new(settings);
+        for core in &mut self.cores {
+            core.handle_settings(Arc::clone(&settings));
+        }
+    }
+
     /// The owner of the watch list looks at what was counted.
     pub(super) fn review(&mut self) {
         self.authority.watch_mut().review(self.now);
@@ -272,6 +290,7 @@ impl World {
         while let Some(output) = self.authority.poll_output() {
             worked = true;
             match output {
+                federation::Output::Resolve(_) if self.deaf => {}
                 federation::Output::Resolve(domain) => {
                     let resolved = self.lookup(&domain);
                     self.resolved.push(domain.clone());

@@ -128,6 +128,10 @@ fn all_names<'c>(check: &Check<'c>) -> Vec<(String, &'c HostName, Whose)> {
             Whose::Public,
             &mut access.federation.blocked.iter(),
         );
+        for (index, provider) in access.federation.providers.iter().enumerate() {
+            let key = format!("access.federation.providers[{index}]");
+            names.push((format!("{key}.fqdn"), &provider.fqdn, Whose::Public));
+        }
         for (index, partner) in access.federation.partners.iter().enumerate() {
             let key = format!("access.federation.partners[{index}]");
             names.push((format!("{key}.domain"), &partner.domain, Whose::Public));
