@@ -544,6 +544,7 @@ fn settings(changes: &[Setting]) -> Settings {
         blocked: Vec::new(),
         port: 5061,
         pending: 8,
+        ..FederationRules::default()
     };
     let mut anonymous_users = false;
     for change in changes {
