@@ -7,6 +7,7 @@ mod federation;
 mod malformed;
 mod property;
 mod remote;
+mod sipe;
 mod transaction;
 mod web;
 pub(super) mod world;
