@@ -6,10 +6,10 @@ STAY   ?=
 DIR    ?= ../shared/torture
 DEMO   := $(if $(STAY),--stay,)
 
-.PHONY: help demo test torture lint unit lab pure deny bins setup clean
+.PHONY: help demo test torture lint unit lab pure deny bins setup clean fuzz fuzz-proof
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: setup bins ## the whole edge with real clients, in network namespaces; STAY=1 leaves it running
 	target/release/edge-lab run $(DEMO)
@@ -38,6 +38,12 @@ bins: ## the release binaries
 
 lab: bins ## the real binaries against other people's software
 	$(STAGE) lab     $(CARGO) test --locked -p edge-tests --test lab -- --ignored --nocapture
+
+fuzz: ## one fuzz target for a while: TARGET=via SECONDS=600; see tests/fuzz
+	rustup run nightly cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none $(TARGET) -- -max_total_time=$(or $(SECONDS),60)
+
+fuzz-proof: ## each fuzz target finds a planted bug within 60 s; not part of `make test`
+	$(STAGE) proof   tests/fuzz/proof.sh
 
 setup: ## Debian packages for the lab (starts no service)
 	$(STAGE) setup   tests/setup.sh

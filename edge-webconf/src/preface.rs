@@ -77,6 +77,10 @@ pub fn fuzz(bytes: &[u8]) {
         assert!(len <= LINE_LEN_MAX && len <= bytes.len());
         let text = std::str::from_utf8(token).expect("letters, digits, dots");
         assert_eq!(line(text), bytes[..len]);
+        assert!(
+            !(cfg!(planted_bug) && text.matches('.').count() > 2),
+            "planted bug"
+        );
         // Nobody has signed it.
         let keys = edge_common::join_token::VerifyingKeys::default();
         assert!(keys.open(token).is_err());

@@ -229,5 +229,23 @@ impl From<Repeated> for Refusal {
     }
 }
 
+/// For fuzzing: no message panics the reader of requests, and what is lawful has what the proxy counts on.
+///
+/// # Panics
+/// When it has not.
+#[doc(hidden)]
+pub fn fuzz(bytes: &[u8]) {
+    let mut index = edge_common::sip::parse::Index::new(256);
+    let Ok(message) = Message::parse(bytes, &mut index) else {
+        return;
+    };
+    let Ok(request) = Request::read(message) else {
+        return;
+    };
+    assert!(request.via_count > 0 && request.via_count <= VIAS_MAX && !request.call_id.is_empty());
+    let planted = cfg!(planted_bug) && request.via_count > 1 && request.to.tag.is_some();
+    assert!(!planted, "planted bug");
+}
+
 /// More than any honest path has; RFC 4475 §3.1.1.7 has 34.
 const VIAS_MAX: usize = 64;

@@ -93,6 +93,8 @@ pub fn fuzz_frames(bytes: &[u8]) {
         let len = match step {
             Frame::NeedMore | Frame::Close { .. } => return,
             Frame::Message { len } => {
+                let planted = cfg!(planted_bug) && payload.len() > 130;
+                assert!(!planted, "planted bug");
                 if let Ok(Content::Message(message)) = read(&payload, LIMITS) {
                     let head = LIMITS.head + LENGTH_ROOM;
                     let mut framer = Framer::new(Opener::Remote, Limits { head, ..LIMITS });

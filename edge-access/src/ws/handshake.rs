@@ -211,6 +211,39 @@ impl Denial {
     }
 }
 
+/// For fuzzing: no request panics, and what is let in is let in at its last byte and not before.
+///
+/// # Panics
+/// When a request is let in before it is whole.
+#[doc(hidden)]
+pub fn fuzz(bytes: &[u8]) {
+    let config = WebSocket {
+        origin_required: false,
+        ..WebSocket::default()
+    };
+    let domain = || "contoso.test".parse::<HostName>();
+    let (Ok(host), Ok(domain)) = (domain(), domain()) else {
+        return;
+    };
+    let domains = [SipDomain {
+        domain,
+        remote_users_here: true,
+        remote_users_edge: None,
+    }];
+    let rules = Rules {
+        config: &config,
+        host: &host,
+        domains: &domains,
+    };
+    let Ok(Some(upgrade)) = rules.read(bytes) else {
+        return;
+    };
+    assert!(upgrade.len <= bytes.len());
+    assert_eq!(rules.read(&bytes[..upgrade.len - 1]), Ok(None));
+    let planted = cfg!(planted_bug) && memchr::memchr(b'?', &bytes[..upgrade.len]).is_some();
+    assert!(!planted, "planted bug");
+}
+
 /// The answer that lets the client begin (RFC 6455 §4.2.2).
 fn accept(key: &str) -> Vec<u8> {
     let mut hash = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);

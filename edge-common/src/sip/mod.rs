@@ -14,6 +14,8 @@
 
 pub mod edit;
 pub mod framer;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod header;
 pub mod message;
 pub mod parse;

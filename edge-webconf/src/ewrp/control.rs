@@ -454,6 +454,7 @@ pub fn fuzz(mut bytes: &[u8]) {
         assert!(len <= bytes.len() && len <= frame::FRAME_LEN_MAX);
         if let Ok(read) = Frame::parse(kind, body) {
             assert_eq!(read.kind(), kind);
+            assert!(!(cfg!(planted_bug) && len > 40), "planted bug");
             assert_eq!(read.to_bytes(), bytes[..len], "{kind:?}");
         }
         bytes = &bytes[len..];

@@ -223,6 +223,7 @@ pub fn fuzz_hello(bytes: &[u8]) {
             Ok(Some(claim)) => {
                 assert_eq!(cut, HELLO_LEN);
                 assert!(!claim.is_signed_with(&secret));
+                assert!(!(cfg!(planted_bug) && claim.seq == 0x0102), "planted bug");
                 let signed = hello(&claim.session, claim.seq, &secret);
                 assert_eq!(signed[..CLAIM_LEN], bytes[..CLAIM_LEN]);
             }
@@ -243,6 +244,7 @@ pub fn fuzz_open(bytes: &[u8]) {
         let again = Open::parse(&written);
         assert_eq!(again, Ok(Some((open, written.len()))));
         assert_eq!(written.len(), len);
+        assert!(!(cfg!(planted_bug) && len > 60), "planted bug");
     }
     if let Ok(Some(ack)) = OpenAck::parse(bytes) {
         assert_eq!(ack.to_bytes(), bytes[..HEAD_LEN]);
