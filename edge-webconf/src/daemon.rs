@@ -532,6 +532,23 @@ mod tests {
     use edge_common::config::check;
 
     #[test]
+    fn a_file_without_a_table_of_its_own_does_not_pass() {
+        let load = |example: &str| {
+            let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples");
+            let arguments = Arguments {
+                config: std::path::Path::new(directory).join(example),
+                node: None,
+                check: true,
+            };
+            EdgeWebconf::<true>::load(&arguments).map(|_| ())
+        };
+        assert_eq!(load("single.toml"), Ok(()));
+        let findings = load("federation-only.toml").expect_err("it has no [webconf]");
+        assert!(findings[0].message.contains("[webconf]"), "{findings:?}");
+        assert!(findings[0].is_error());
+    }
+
+    #[test]
     fn the_gates_take_their_bounds_from_the_configuration() {
         let single = include_str!("../../deploy/examples/single.toml");
         let limits = "[webconf.limits]\nconnections = 11\nconnections_per_source = 10\nhandshakes = 9\nhandshakes_per_source = 8\nconnections_per_second_per_source = 7\nconnections_burst_per_source = 6\nagent_connections = 5\nagent_handshakes = 4\nagent_connections_per_second = 3\n[av]\n";

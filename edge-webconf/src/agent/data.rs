@@ -126,6 +126,9 @@ async fn reach(agent: &Agent, open: &Open) -> Result<Stream, Status> {
         if server.proxy {
             let header = proxy_protocol::client_header(open.client, stream.remote());
             stream.queue(&header).map_err(|error| error.to_string())?;
+            // What is still queued when TLS begins would be sealed.
+            let left = stream.queued_below(0).await;
+            left.map_err(|error| error.to_string())?;
         }
         if let Some(DialTls { config, name }) = tls {
             let (config, name) = (Arc::clone(config), name.clone());

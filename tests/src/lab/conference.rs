@@ -173,7 +173,7 @@ pub fn admit_at(socket: &Path, request: &str) -> Result<(String, usize)> {
 }
 
 /// One POST over a unix socket; returns the JSON of a 200.
-fn post(socket: &Path, path: &str, body: &str) -> Result<Value> {
+pub fn post(socket: &Path, path: &str, body: &str) -> Result<Value> {
     let mut stream = UnixStream::connect(socket).with_context(|| format!("{socket:?}"))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     write!(

@@ -13,9 +13,11 @@ use super::plan::{
 use super::process::Process;
 use anyhow::{Context as _, Result, bail};
 use edge_common::ports::Service;
+use edge_deploy::apply::Nft;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -92,6 +94,7 @@ impl EdgeHost {
             fs::create_dir_all(directory.join(part))?;
         }
         write_secret(&directory.join("secrets/array.current"))?;
+        make_join_key(&directory.join("secrets"))?;
         let files = Files::issue(parts)?;
         let config = directory.join("edge.toml");
         fs::write(&config, toml_text(parts, &files, &directory))?;
@@ -142,8 +145,19 @@ impl EdgeHost {
         shell.args(["-e", "-s"]);
         bounded::run_with_input(&mut shell, script.into_bytes(), TOOL_LIMIT)?
             .success("the rendered network settings")?;
-        self.edgectl(&["apply", "firewall", "--no-confirm"])
+        // The lab makes no users; the daemons run as root, and one user stands for the conference daemon's.
+        let user = ["--webconf-user", WEBCONF_USER.0];
+        self.edgectl(&[&["apply", "firewall", "--no-confirm"][..], &user].concat())
             .map(drop)
+    }
+
+    /// Packets that a rule of the firewall has met.
+    pub fn firewall_counter(&self, rule: &str) -> Result<u64> {
+        let counters = self.netns.within(|| Nft::default().counters())??;
+        let counter = counters.get(rule);
+        counter
+            .map(|counter| counter.packets)
+            .with_context(|| format!("no counter {rule}"))
     }
 
     /// Starts all three daemons. One that does not start keeps nobody else from starting: what went
@@ -440,6 +454,24 @@ fn write_secret(path: &Path) -> Result<()> {
     write_private(path, &(text + "\n"))
 }
 
+/// The pair that signs tokens of joins and lets them in, as an operator makes it.
+fn make_join_key(directory: &Path) -> Result<()> {
+    let (key, public) = (directory.join("join.key"), directory.join("join.pub"));
+    let mut make = Command::new("openssl");
+    make.args(["genpkey", "-algorithm", "ed25519", "-out"])
+        .arg(&key);
+    bounded::run(&mut make, TOOL_LIMIT)?.success("openssl genpkey")?;
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
+    let mut half = Command::new("openssl");
+    half.args(["pkey", "-pubout", "-in"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&public);
+    bounded::run(&mut half, TOOL_LIMIT)?
+        .success("openssl pkey")
+        .map(drop)
+}
+
 fn toml_text(parts: &Parts<'_>, files: &Files, directory: &Path) -> String {
     let site = parts.site;
     let pair = |pair: &Pair| format!("{{ chain = {:?}, key = {:?} }}", pair.chain, pair.key);
@@ -495,6 +527,7 @@ partners = [{{ domain = "{partner}" }}, {{ domain = "{northwind}" }}]
 fqdn = "{webconf_name}"
 certificates = [{webconf_pair}]
 agents = ["{mcu}"]
+preface_keys = [{join_key:?}]
 
 [av]
 fqdn = "{av_name}"
@@ -550,6 +583,7 @@ cores = 2
         webconf_name = site.public_name("webconf"),
         webconf_pair = pair(&files.webconf),
         mcu = site.inside_name("mcu1"),
+        join_key = directory.join("secrets/join.pub"),
         av_name = site.public_name("av"),
         av_pair = pair(&files.av),
         authentication = pair(&files.authentication),
@@ -606,6 +640,9 @@ const TOOL_LIMIT: Duration = Duration::from_secs(20);
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// Longer than edge-access takes; allocations and streams may hold the others for minutes.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(12);
+
+/// Stands for the user of `edge-webconf`: its name and its number.
+pub const WEBCONF_USER: (&str, u32) = ("nobody", 65_534);
 
 #[cfg(test)]
 mod tests {

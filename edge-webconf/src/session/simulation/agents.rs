@@ -559,3 +559,38 @@ fn an_operator_sees_what_there_is_and_may_end_it() {
     assert!(world.is_closed(late.0));
     world.check();
 }
+
+#[test]
+fn a_relay_that_outlived_its_session_is_accounted_for_and_cut_by_the_next_one() {
+    let mut world = World::new();
+    let mut mcu = world.agent();
+    let first = world.relayed(&mut mcu, number(1));
+    let second = world.relayed(&mut mcu, number(2));
+    let control = mcu.control;
+    world.act(|broker, now| broker.handle_control_closed(now, control));
+    assert!(!world.is_closed(first.0) && !world.is_closed(second.0));
+    let again = world.agent_named(MCU, 2);
+    let other = world.agent_named("mcu2.pool.test", 1);
+    let end = RelayEnd {
+        bytes_in: 3,
+        bytes_out: 4,
+        status: Status::Ok,
+    };
+    world.act(|broker, now| broker.handle_relay_ended(now, first, end));
+    let accounts = |heard: Vec<Frame>| {
+        let closed = heard
+            .into_iter()
+            .filter(|it| matches!(it, Frame::Closed(_)));
+        closed.count()
+    };
+    assert_eq!(accounts(world.heard(again.control)), 1);
+    let revoke = Frame::Revoke {
+        number: number(2),
+        cut: true,
+    };
+    world.say(other.control, &revoke);
+    assert!(!world.is_closed(second.0), "not this agent's");
+    world.say(again.control, &revoke);
+    assert!(world.is_closed(second.0));
+    assert_eq!(accounts(world.heard(other.control)), 0);
+}

@@ -7,5 +7,6 @@ pub mod conference;
 pub mod conference_array;
 pub mod federation;
 pub mod metrics;
+pub mod services;
 pub mod sign_in;
 pub mod units;
