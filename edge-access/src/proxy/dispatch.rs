@@ -45,7 +45,7 @@ impl Proxy {
             self.event(Event::Dropped(Drop::AckOfRefusal));
             return Ok(());
         }
-        self.route(now, key, message)
+        self.route(now, key, &request, hash)
     }
 
     fn hash(&self, request: &Request<'_>) -> u64 {
@@ -54,25 +54,25 @@ impl Proxy {
             .transaction(&request.via, request.method, &self.table_key)
     }
 
-    /// Finds out where a request goes, and sends it there.
+    /// Finds out where a request goes, and sends it there. `hash` is that of its transaction.
     pub(super) fn route(
         &mut self,
         now: Now,
         key: FlowKey,
-        message: &Message<'_>,
+        request: &Request<'_>,
+        hash: u64,
     ) -> Result<(), Stop> {
         let Some(realm) = self.flows.get(key).map(|flow| flow.peer.realm()) else {
             return Ok(());
         };
-        let request = Request::read(*message)?;
-        policy::admit(&request)?;
-        let mut routes = Routes::read(&request, &self.settings, &self.tokens, now.unix)?;
-        routes.transaction = self.hash(&request);
-        self.refuse_loop(&request, &routes, realm)?;
+        policy::admit(request)?;
+        let mut routes = Routes::read(request, &self.settings, &self.tokens, now.unix)?;
+        routes.transaction = hash;
+        self.refuse_loop(request, &routes, realm)?;
         match realm {
-            Realm::Client => self.client_request(now, key, &request, &routes),
-            Realm::Partner => self.partner_request(now, key, &request, &routes),
-            Realm::Inside => self.inside_request(now, key, &request, &routes),
+            Realm::Client => self.client_request(now, key, request, &routes),
+            Realm::Partner => self.partner_request(now, key, request, &routes),
+            Realm::Inside => self.inside_request(now, key, request, &routes),
         }
     }
 
@@ -92,7 +92,7 @@ impl Proxy {
             return Ok(());
         }
         policy::admit_client(&self.settings, request, routes)?;
-        if self.has_too_much_in_flight(key, request) {
+        if self.again.is_none() && self.has_too_much_in_flight(key, request) {
             return Err(Refusal::Newcomer.into());
         }
         self.admit_work(now, key, request, routes)?;

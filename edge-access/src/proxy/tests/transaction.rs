@@ -356,6 +356,38 @@ fn a_next_hop_that_dies_is_replaced_by_the_next_one() {
 }
 
 #[test]
+fn newcomers_with_all_they_may_have_under_way_lose_none_of_it_with_a_next_hop() {
+    let mut world = World::new();
+    let (first, second) = two_directors(&mut world);
+    let client = world.client(0);
+    for call in 0..5 {
+        world.receive(client, from_bob("MESSAGE", &[&format!("Call-ID: c{call}")]));
+    }
+    world.cores[0].handle_closed(first);
+    world.wait(Duration::from_millis(200));
+    let moved = std::iter::from_fn(|| world.sent(second)).count();
+    assert_eq!(moved, 5);
+    assert_eq!(world.sent(client), None);
+}
+
+#[test]
+fn what_somebody_works_on_is_kept_in_short_and_still_answered() {
+    let mut world = World::new();
+    let (director, client) = (world.next_hop(0), world.promoted(0));
+    let body = "x".repeat(3000);
+    let long = from_bob("MESSAGE", &["Content-Length: 3000"]) + &body;
+    world.receive(client, &long);
+    let inside = world.sent(director).expect("forwarded");
+    world.receive(director, response(&inside, "100 Trying", &[]));
+    assert!(world.cores[0].fill().transaction_bytes < 400);
+    world.cores[0].handle_closed(director);
+    world.wait(Duration::from_millis(200));
+    let answer = world.sent(client).expect("an answer");
+    assert!(answer.starts_with("SIP/2.0 504 "), "{answer}");
+    assert_eq!(values(&answer, "CSeq"), ["1 MESSAGE"]);
+}
+
+#[test]
 fn an_invite_leaves_a_silent_next_hop_for_one_that_speaks() {
     let mut world = World::new();
     let (first, second) = two_directors(&mut world);

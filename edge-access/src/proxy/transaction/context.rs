@@ -337,6 +337,7 @@ impl Proxy {
         for act in cell.acts {
             match act {
                 Act::Pass => fate = self.hand_up_other(id, other_server::Event::Final),
+                Act::Trim => self.trim(id),
                 Act::Silence => {
                     self.event(Event::TimedOut);
                     self.settle_newcomer(id);
@@ -477,7 +478,11 @@ impl Proxy {
         let mut sent = false;
         if let Ok(message) = Message::parse(&bytes, &mut index) {
             let outer = self.again.replace(id);
-            sent = match self.route(now, ingress, &message) {
+            // The entry has its hash already.
+            let routed = Request::read(message)
+                .map_err(Stop::Refuse)
+                .and_then(|request| self.route(now, ingress, &request, 0));
+            sent = match routed {
                 Ok(()) => true,
                 Err(Stop::Refuse(_)) => false,
                 Err(Stop::Wait(wait)) => {
@@ -898,7 +903,7 @@ impl Proxy {
         }
     }
 
-    /// Throws away what is no longer needed of an INVITE that somebody works on.
+    /// Throws away what is no longer needed of a request that somebody works on.
     fn trim(&mut self, id: TransactionId) {
         let Some(entry) = self.transactions.get_mut(id) else {
             return;
@@ -907,7 +912,15 @@ impl Proxy {
             return;
         }
         entry.is_whole = false;
-        let bytes = self.derive(id, "INVITE", None);
+        let mut index = Index::new(self.settings.limits.headers);
+        let bytes = match Message::parse(&entry.kept, &mut index) {
+            Ok(request) => skeleton(
+                &request,
+                &String::from_utf8_lossy(request.method().unwrap_or_default()),
+                None,
+            ),
+            Err(_) => return,
+        };
         self.transactions.keep(id, &bytes);
     }
 }

@@ -43,6 +43,8 @@ pub enum Act {
     Fail,
     /// Hand up nothing.
     Silence,
+    /// Keep of the request only what an answer of ours would need.
+    Trim,
 }
 
 /// The table.
@@ -51,9 +53,11 @@ pub const fn step(state: State, event: Event) -> Cell<State, Act> {
     use Event as E;
     use State::{Ended, Proceeding, Trying};
     let (acts, next, by): (&'static [Act], State, &'static str) = match (state, event) {
-        (Trying | Proceeding, E::Provisional) => {
-            (&[], Proceeding, "RFC 3261 §17.1.2.2, RFC 4320 §4.1")
-        }
+        (Trying | Proceeding, E::Provisional) => (
+            &[Act::Trim],
+            Proceeding,
+            "RFC 3261 §17.1.2.2, RFC 4320 §4.1",
+        ),
         (Trying | Proceeding, E::Final) => {
             (&[Act::Pass], Ended, "RFC 3261 §17.1.2.2, timer K is zero")
         }
