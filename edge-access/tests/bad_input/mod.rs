@@ -199,3 +199,46 @@ fn wrong_messages_are_answered_counted_and_not_forwarded() {
 fn byte_by_byte_they_are_the_same() {
     run(true);
 }
+
+#[test]
+fn a_token_replayed_from_another_connection_leads_nowhere() {
+    let mut stage = Stage::set();
+    let mut owner = stage.edge.client();
+    let alice = "alice@contoso.test";
+    owner.send(request("REGISTER", "sip:contoso.test", alice, alice, &[]));
+    let (core, asked) = stage.inside();
+    stage.next_hops[core].send(response(&asked, "200 OK"));
+    owner.receive();
+    let route = format!("Route: {}", values(&asked, "Path")[0]);
+    let to_bob = |from: &str| {
+        let bob = "bob@contoso.test";
+        request("MESSAGE", "sip:bob@contoso.test", from, bob, &[&route])
+    };
+    // A partner is refused.
+    let mut partner = stage.edge.partner("sip.fabrikam.test");
+    let forwarded = stage.forwarded();
+    partner.send(to_bob("carol@fabrikam.test"));
+    assert!(status(&partner.receive()).starts_with("481 "));
+    assert_eq!(stage.forwarded(), forwarded);
+    let refused =
+        "requests_refused_total{from=\"partner\",status=\"481\",reason=\"route_invalid\"}";
+    assert_eq!(stage.counted(refused), 1);
+    // Another client's request goes where all of its requests go, and not to the owner of the token.
+    let mut other = stage.user();
+    other.send(to_bob(alice));
+    let (_, inside) = stage.inside();
+    assert!(inside.starts_with("MESSAGE ") && values(&inside, "Route").is_empty());
+    assert_eq!(owner.try_receive_any(Duration::from_millis(50)), None);
+    // When its connection is gone, so is its use.
+    let flows = stage.counted("flows");
+    drop(owner);
+    stage
+        .edge
+        .until("closed", || stage.counted("flows") < flows);
+    let forwarded = stage.forwarded();
+    stage.next_hops[core].send(to_bob(alice));
+    assert!(status(&stage.next_hops[core].receive()).starts_with("430 "));
+    assert_eq!(stage.forwarded(), forwarded);
+    let gone = "requests_refused_total{from=\"inside\",status=\"430\",reason=\"flow_gone\"}";
+    assert_eq!(stage.counted(gone), 1);
+}
