@@ -10,7 +10,7 @@ set -euo pipefail
 needed=(
     kamailio:kamailio knotd:knot kdig:knot-dnsutils baresip:baresip-core
     turnutils_uclient:coturn nft:nftables ip:iproute2 ss:iproute2 sysctl:procps
-    openssl:openssl socat:socat ping:iputils-ping strace:strace setpriv:util-linux unshare:util-linux
+    openssl:openssl socat:socat ping:iputils-ping strace:strace sngrep:sngrep tshark:tshark setpriv:util-linux unshare:util-linux
     nginx:nginx-light curl:curl ssh:openssh-client sshd:openssh-server
     Xtigervnc:tigervnc-standalone-server vncsnapshot:vncsnapshot
     stdbuf:coreutils systemd-analyze:systemd haproxy:haproxy cc:gcc make:make

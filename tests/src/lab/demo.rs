@@ -144,6 +144,7 @@ fn direct(report: &mut Report, work: &Path) -> Option<World> {
     step::federation::show(&mut world, report);
     step::conference::show(&mut world, report, STREAM);
     step::services::show(&mut world, report);
+    step::operator::show(&mut world, report);
     step::closed::show(&mut world, report);
     step::metrics::show(&mut world, report);
     report.check("6", "every daemon lived through all of it", || {

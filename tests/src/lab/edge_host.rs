@@ -516,6 +516,9 @@ fqdn = "{sip_name}"
 internal_fqdn = "{edge}"
 certificates = [{access_pair}]
 
+[access.hep]
+collector = "{director_address}"
+
 [access.federation]
 enabled = true
 discovery = false
@@ -574,6 +577,7 @@ cores = 2
         internal_pair = pair(&files.internal),
         inside_ca = parts.inside_ca.file,
         director = site.inside_name("director"),
+        director_address = site.director,
         secret = directory.join("secrets/array.current"),
         sip_name = site.public_name("sip"),
         access_pair = pair(&files.access),

@@ -7,6 +7,7 @@ pub mod conference;
 pub mod conference_array;
 pub mod federation;
 pub mod metrics;
+pub mod operator;
 pub mod services;
 pub mod sign_in;
 pub mod units;
