@@ -53,7 +53,7 @@ pub enum UriError {
 impl<'a> Uri<'a> {
     /// Reads a whole URI, without brackets or blanks.
     pub fn parse(text: &'a [u8]) -> Result<Self, UriError> {
-        if let Some(wrong) = text.iter().position(|&b| !is_visible(b)) {
+        if let Some(wrong) = text.iter().position(|&b| !VISIBLE[usize::from(b)]) {
             let blank = matches!(text[wrong], b' ' | b'\t' | b'\r' | b'\n');
             return Err(UriError::Malformed(if blank {
                 "a blank in the URI"
@@ -106,6 +106,17 @@ const fn is_visible(byte: u8) -> bool {
         )
 }
 
+/// [`is_visible`] of every byte: each character of each URI is looked up.
+const VISIBLE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = is_visible(byte as u8);
+        byte += 1;
+    }
+    table
+};
+
 fn scheme(text: &[u8]) -> Result<(bool, &[u8]), UriError> {
     let colon = memchr::memchr(b':', text).ok_or(UriError::Malformed("a URI without a scheme"))?;
     let (name, rest) = (&text[..colon], &text[colon + 1..]);
@@ -153,24 +164,31 @@ fn v6(text: &str) -> Option<Host<'static>> {
 }
 
 fn name_or_v4(text: &str) -> Option<Host<'_>> {
-    if let Ok(address) = text.parse() {
+    if text.starts_with(|first: char| first.is_ascii_digit())
+        && let Ok(address) = text.parse()
+    {
         return Some(Host::V4(address));
     }
     let name = text.strip_suffix('.').unwrap_or(text);
-    let lawful = |label: &str| {
-        !label.is_empty()
-            && label.len() <= LABEL_LEN_MAX
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-    };
+    (name.len() <= NAME_LEN_MAX && is_name(name)).then_some(Host::Name(name))
+}
+
+fn is_name(text: &str) -> bool {
+    let (mut label_len, mut is_number) = (0, true);
+    for byte in text.bytes() {
+        match byte {
+            b'.' if label_len == 0 => return false,
+            b'.' => (label_len, is_number) = (0, true),
+            _ if !(byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')) => return false,
+            _ if label_len == LABEL_LEN_MAX => return false,
+            _ => {
+                label_len += 1;
+                is_number &= byte.is_ascii_digit();
+            }
+        }
+    }
     // A name whose last label is a number would be taken for an address by others.
-    let last_is_number = name
-        .rsplit('.')
-        .next()
-        .is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
-    (name.len() <= NAME_LEN_MAX && name.split('.').all(lawful) && !last_is_number)
-        .then_some(Host::Name(name))
+    label_len > 0 && !is_number
 }
 
 fn port(digits: &str) -> Result<u16, UriError> {

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::outbound::{Kind, Outbound};
@@ -176,6 +177,9 @@ impl Inner {
             }
             Err(error) => return Err(StreamError::Socket(error.kind())),
         };
+        if len < end - start {
+            self.drained();
+        }
         self.core.note_read(len);
         state.count_read(len);
         if state.tls.is_none() {
@@ -192,6 +196,15 @@ impl Inner {
         self.answer(sealed);
         opened?;
         self.show(plain, show)
+    }
+
+    /// A read that gave less than it might have has emptied the socket. The next one waits for news instead of asking
+    /// the kernel in vain: it would be every second read of a connection that talks in small messages.
+    fn drained(&self) {
+        let nothing_more = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        if self.tcp.try_io(Interest::READABLE, nothing_more).is_ok() {
+            tracing::trace!("an error is never a success");
+        }
     }
 
     /// What the TLS driver has to say leaves with the writes of this turn.

@@ -69,6 +69,10 @@ pub fn elements(bytes: &[u8], value: Range<usize>) -> impl Iterator<Item = Eleme
 }
 
 fn comma(text: &[u8]) -> Option<usize> {
+    let first = memchr::memchr(b',', text)?;
+    if memchr::memchr2(b'"', b'<', &text[..first]).is_none() {
+        return Some(first);
+    }
     let (mut quoted, mut escaped, mut angle) = (false, false, false);
     for (at, &byte) in text.iter().enumerate() {
         match byte {

@@ -121,9 +121,15 @@ impl Name {
         let Some(&(from, to)) = BY_LEN.get(written.len()) else {
             return Self::Other;
         };
+        // The first letter tells most names of one length apart.
+        let like = |long: &str| {
+            let first = |text: &[u8]| text.first().map(u8::to_ascii_lowercase);
+            first(long.as_bytes()) == first(written)
+                && written.eq_ignore_ascii_case(long.as_bytes())
+        };
         SORTED[from..to]
             .iter()
-            .find(|(long, _)| written.eq_ignore_ascii_case(long.as_bytes()))
+            .find(|(long, _)| like(long))
             .map_or(Self::Other, |&(_, name)| name)
     }
 }

@@ -91,8 +91,13 @@ impl<'a> Param<'a> {
 
 /// Where the next parameter starts: a semicolon outside quotes.
 fn semicolon(text: &[u8]) -> usize {
+    let from = match memchr::memchr2(b';', b'"', text) {
+        Some(at) if text[at] == b'"' => at,
+        Some(at) => return at,
+        None => return text.len(),
+    };
     let (mut quoted, mut escaped) = (false, false);
-    for (at, &byte) in text.iter().enumerate() {
+    for (at, &byte) in text.iter().enumerate().skip(from) {
         match byte {
             _ if escaped => escaped = false,
             b'\\' if quoted => escaped = true,
