@@ -5,16 +5,19 @@ PURE   := edge-common edge-access edge-webconf edge-av
 STAY   ?=
 DIR    ?= ../shared/torture
 DEMO   := $(if $(STAY),--stay,)
+BUILT  := $(or $(CARGO_TARGET_DIR),target)
+ROUNDS ?= 3
+QUICK  ?=
 
-.PHONY: help demo test torture lint unit lab pure deny bins setup clean fuzz fuzz-proof
+.PHONY: help demo test torture lint unit lab instructions pure deny bins bench-access setup clean fuzz fuzz-proof
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: setup bins ## the whole edge with real clients, in network namespaces; STAY=1 leaves it running
 	target/release/edge-lab run $(DEMO)
 
-test: setup lint unit lab ## everything that CI runs
+test: setup lint unit lab instructions ## everything that CI runs
 
 torture: ## the torture messages of RFC 4475 and RFC 5118 in DIR, which are not part of the project
 	$(STAGE) torture $(CARGO) run -q --locked -p edge-tests --bin edge-torture -- "$(DIR)"
@@ -44,6 +47,15 @@ fuzz: ## one fuzz target for a while: TARGET=via SECONDS=600; see tests/fuzz
 
 fuzz-proof: ## each fuzz target finds a planted bug within 60 s; not part of `make test`
 	$(STAGE) proof   tests/fuzz/proof.sh
+
+instructions: bins ## the instructions of the SIP core under callgrind, against tests/benches/instructions.toml
+	$(STAGE) instructions $(BUILT)/release/edge-bench instructions --bounds tests/benches/instructions.toml
+
+bench-access: setup ## the Access Edge beside Kamailio, about 8 minutes; ROUNDS=5, or QUICK=1 to see that it works
+	$(STAGE) build   $(CARGO) build --profile dist --locked -p edge-access --bin edge-access
+	$(STAGE) build   $(CARGO) build --release --locked -p edge-tests --bin edge-bench
+	$(STAGE) bench   $(BUILT)/release/edge-bench access --rounds $(if $(QUICK),1,$(ROUNDS)) $(if $(QUICK),--quick,) \
+		--daemon $(BUILT)/dist/edge-access --benches tests/benches --page BENCHMARKS.md
 
 setup: ## Debian packages for the lab (starts no service)
 	$(STAGE) setup   tests/setup.sh

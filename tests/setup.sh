@@ -14,9 +14,14 @@ needed=(
     nginx:nginx-light curl:curl ssh:openssh-client sshd:openssh-server
     Xtigervnc:tigervnc-standalone-server vncsnapshot:vncsnapshot
     stdbuf:coreutils systemd-analyze:systemd haproxy:haproxy cc:gcc make:make
+    valgrind:valgrind taskset:util-linux
 )
-# What has no command of its own: the TLS module of Kamailio, the headers that the C compiler needs.
-files=("/usr/lib/*/kamailio/modules/tls.so:kamailio-tls-modules" "/usr/include/stdio.h:libc6-dev")
+# What has no command of its own: modules of Kamailio, the headers that the C compiler needs.
+files=(
+    "/usr/lib/*/kamailio/modules/tls.so:kamailio-tls-modules"
+    "/usr/lib/*/kamailio/modules/outbound.so:kamailio-outbound-modules"
+    "/usr/include/stdio.h:libc6-dev"
+)
 services=(kamailio knot coturn haproxy nginx ssh)
 policy=/usr/sbin/policy-rc.d
 
