@@ -13,6 +13,7 @@ needed=(
     openssl:openssl socat:socat ping:iputils-ping strace:strace sngrep:sngrep tshark:tshark setpriv:util-linux unshare:util-linux
     nginx:nginx-light curl:curl ssh:openssh-client sshd:openssh-server
     Xtigervnc:tigervnc-standalone-server vncsnapshot:vncsnapshot
+    node:nodejs npm:npm chromium:chromium certutil:libnss3-tools
     stdbuf:coreutils systemd-analyze:systemd haproxy:haproxy cc:gcc make:make
     valgrind:valgrind taskset:util-linux
 )
@@ -25,6 +26,16 @@ files=(
 services=(kamailio knot coturn haproxy nginx ssh)
 policy=/usr/sbin/policy-rc.d
 
+# The phone in the browser: pinned packages of npm beside its script; the browser itself is Debian's.
+browser=$(dirname "$0")/browser
+install_browser_packages() {
+    local kept=$browser/node_modules/.package-lock.json
+    if [ ! -e "$kept" ] || [ "$browser/package-lock.json" -nt "$kept" ]; then
+        PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm ci --prefix "$browser" --ignore-scripts --no-audit --no-fund --loglevel=error
+        touch "$kept"
+    fi
+}
+
 missing=()
 export PATH="$PATH:/usr/sbin:/sbin"
 for pair in "${needed[@]}"; do
@@ -34,6 +45,7 @@ for pair in "${files[@]}"; do
     compgen -G "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
 if [ ${#missing[@]} -eq 0 ]; then
+    install_browser_packages
     echo "setup: everything is there"
     exit 0
 fi
@@ -83,4 +95,5 @@ done
 for pair in "${needed[@]}"; do
     command -v "${pair%%:*}" >/dev/null || { echo "setup: ${pair%%:*} is still missing" >&2; exit 1; }
 done
+install_browser_packages
 echo "setup: done"

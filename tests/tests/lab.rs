@@ -33,7 +33,9 @@ fn every_row_of_the_demo_passes() {
         status.success(),
         "all rows passed, yet edge-lab ended with {status}"
     );
-    for step in ["0", "1", "2", "2n", "3", "4", "5", "6", "7", "8", "o", "u"] {
+    for step in [
+        "0", "1", "1w", "2", "2n", "3", "4", "5", "6", "7", "8", "o", "u",
+    ] {
         let shown = rows
             .iter()
             .any(|row| row.get("step").and_then(Value::as_str) == Some(step));

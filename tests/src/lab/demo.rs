@@ -147,6 +147,7 @@ fn direct(report: &mut Report, work: &Path) -> Option<World> {
     step::operator::show(&mut world, report);
     step::closed::show(&mut world, report);
     step::metrics::show(&mut world, report);
+    step::browser::show(&mut world, report);
     report.check("6", "every daemon lived through all of it", || {
         world.contoso.still_runs()?;
         world.fabrikam.still_runs()?;

@@ -5,6 +5,7 @@ use super::netns::Netns;
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -75,6 +76,13 @@ impl Process {
             |_| String::new(),
             |bytes| String::from_utf8_lossy(&bytes).into_owned(),
         )
+    }
+
+    /// Writes a line to its standard input.
+    pub fn say(&mut self, line: &str) -> Result<()> {
+        let input = self.child.stdin.as_mut();
+        let input = input.context("its standard input is open while it runs")?;
+        writeln!(input, "{line}").with_context(|| format!("{} reads nothing any more", self.name))
     }
 
     /// Sends one signal.

@@ -1,6 +1,7 @@
 //! What the lab shows, step by step. Each file adds its rows to the report.
 
 pub mod array;
+pub mod browser;
 pub mod call;
 pub mod closed;
 pub mod conference;
