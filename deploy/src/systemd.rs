@@ -348,9 +348,10 @@ const fn descriptors(service: Service) -> u32 {
 /// What the daemon's drain takes at most, and half a minute: transactions of SIP, calls, conference streams.
 const fn stop(service: Service) -> u32 {
     match service {
-        Service::Access => 10 + 30,
+        // What array.drain allows at most: its notice, and for the Access Edge its timeout.
+        Service::Access => 60 + 10 * 60 + 30,
         Service::Av => 5 * 60 + 30,
-        Service::Webconf => 15 * 60 + 30,
+        Service::Webconf => 60 + 15 * 60 + 30,
     }
 }
 

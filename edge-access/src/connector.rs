@@ -69,7 +69,7 @@ impl Exit {
     }
 
     /// Opens a connection to the first of `addresses` that takes one and proves the target's name.
-    async fn open(
+    pub(crate) async fn open(
         &self,
         core: &Core,
         target: &HostPort,
@@ -144,7 +144,7 @@ fn stream_options(queue_max: usize, message_max: usize) -> StreamOptions {
 
 /// Why a connection could not be opened.
 #[derive(Debug)]
-enum Failure {
+pub(crate) enum Failure {
     NoAddress,
     Dial(DialError),
     /// The certificate does not prove what was asked for.
@@ -152,7 +152,7 @@ enum Failure {
 }
 
 impl Failure {
-    const fn label(&self) -> &'static str {
+    pub(crate) const fn label(&self) -> &'static str {
         match self {
             Self::NoAddress => "no_address",
             Self::Dial(error) => error.reason(),
@@ -390,7 +390,7 @@ impl Drop for Counted<'_> {
 }
 
 /// Between half of it and all: the cores of all members do not come together.
-fn spread(pause: Duration) -> Duration {
+pub(crate) fn spread(pause: Duration) -> Duration {
     let millis = u32::try_from(pause.as_millis()).unwrap_or(u32::MAX);
     let random = SystemRandom.below(millis / 2 + 1);
     Duration::from_millis(u64::from(millis / 2 + random))

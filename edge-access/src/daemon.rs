@@ -20,6 +20,7 @@ use edge_common::secret_files;
 use serde_json::{Value, json};
 
 use crate::admin::Host;
+use crate::array::link::{Array, Figures};
 use crate::connector::{Exit, NEXT_HOPS_MAX, NextHop, Partners};
 use crate::crl::Fetcher;
 use crate::epoch;
@@ -92,6 +93,7 @@ struct Plan {
     key: HashKey,
     tls: Tls,
     observer: Observer,
+    links: Figures,
     /// From when on all cores count.
     began: Instant,
     outlet: Outlet,
@@ -146,6 +148,7 @@ impl Daemon {
             tls: tls.clone(),
             began: run::now().mono,
             outlet: Outlet::new(&config, metrics),
+            links: Figures::new(metrics),
             observer: Observer::new(metrics, count, shared.readiness.condition("next_hop")),
             access: Arc::new(access.clone()),
             config,
@@ -263,6 +266,7 @@ async fn run_core(context: CoreContext, seed: Seed, plan: Plan) {
     }
     let watch = core.clone();
     context.spawn(async move { watch.keep_watch().await });
+    core.array().keep_all(&core);
     for rank in 0..NEXT_HOPS_MAX {
         let next_hop = next_hop(&plan, seed.resolvers.internal.clone(), rank);
         context.spawn(next_hop.keep(core.clone()));
@@ -319,9 +323,16 @@ fn make_core(context: &CoreContext, seed: &Seed, plan: &Plan) -> Core {
         seed.mailboxes.outbox.clone(),
         plan.observer.clone(),
         Recorder::new(access, plan.began, plan.outlet.clone()),
-        Partners::new(exit, dns),
+        (Partners::new(exit, dns), array(plan)),
         verdicts,
     )
+}
+
+fn array(plan: &Plan) -> Array {
+    let tls = Arc::clone(&plan.tls.next_hop);
+    let exit = Exit::internal(&plan.config, &plan.access.limits, tls);
+    let epoch = plan.settings.epoch;
+    Array::new(Arc::clone(&plan.current), exit, epoch, plan.links.clone())
 }
 
 fn next_hop(plan: &Plan, dns: SipResolver, rank: u8) -> NextHop {

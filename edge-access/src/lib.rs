@@ -9,7 +9,7 @@
 //! Pure: [`proxy`] decides; everything in it is told the time, the sender and the bytes. [`ws`] takes SIP out of the
 //! frames of browsers and puts it in. [`trace`] keeps headlines of what passed, [`connections`] lists who is there.
 //!
-//! With sockets: [`listener`] lets connections in, [`connector`] opens those to the next hop and to
+//! With sockets: [`array`] links the members, [`listener`] lets connections in, [`connector`] opens those to the next hop and to
 //! partners, [`flow`] runs each of them on its core and does what the proxy says, [`resolver`] owns the
 //! verdicts on domains and the watch list, [`watch_file`] keeps that over a restart, [`tls`] holds the certificates, [`crl`] fetches
 //! revocation lists,
@@ -17,6 +17,7 @@
 //! `edgectl`, [`daemon`] puts it together,
 //! [`service`] runs it in the scaffold of all daemons.
 
+pub mod array;
 pub mod connections;
 pub mod proxy;
 pub mod trace;

@@ -31,23 +31,26 @@ pub enum Entrance {
     Federation,
     /// Servers inside.
     Internal,
+    /// Other members of the array.
+    Link,
 }
 
 impl Entrance {
-    const ALL: [Self; 3] = [Self::Client, Self::Federation, Self::Internal];
+    const ALL: [Self; 4] = [Self::Client, Self::Federation, Self::Internal, Self::Link];
 
     const fn purpose(self) -> Purpose {
         match self {
             Self::Client => Purpose::Client,
             Self::Federation => Purpose::Federation,
             Self::Internal => Purpose::Internal,
+            Self::Link => Purpose::Link,
         }
     }
 
     const fn side(self) -> Side {
         match self {
             Self::Client | Self::Federation => Side::External,
-            Self::Internal => Side::Internal,
+            Self::Internal | Self::Link => Side::Internal,
         }
     }
 
@@ -58,6 +61,7 @@ impl Entrance {
             Self::Client => "client",
             Self::Federation => "federation",
             Self::Internal => "internal",
+            Self::Link => "link",
         }
     }
 }
@@ -145,6 +149,7 @@ async fn welcome(core: &Core, stream: Stream, entrance: Entrance, config: &ArcSw
             in_flight: 0,
         })),
         Entrance::Federation => partner(&stream, None).map(Peer::Partner),
+        Entrance::Link => return core.array().serve(core, stream).await,
         Entrance::Internal => {
             trusted_name(&stream, &config.load().internal).map(|name| Peer::Inside { name })
         }
@@ -182,7 +187,7 @@ fn gate_limits(entrance: Entrance, limits: &AccessLimits) -> GateLimits {
     match entrance {
         Entrance::Client | Entrance::Federation => common,
         // A few servers, all of them ours; only a mistake makes them come this fast.
-        Entrance::Internal => GateLimits {
+        Entrance::Internal | Entrance::Link => GateLimits {
             source_rate: Rate {
                 per_second: common.source_rate.per_second.saturating_mul(4),
                 burst: common.source_rate.burst.saturating_mul(4),
@@ -196,15 +201,18 @@ fn door(entrance: Entrance, config: &Config, limits: &AccessLimits, tls: &Tls) -
     let (security, stream) = match entrance {
         Entrance::Client => (&tls.client, client_stream(limits)),
         Entrance::Federation => (&tls.federation, server_stream(limits)),
-        Entrance::Internal => (&tls.internal, server_stream(limits)),
+        Entrance::Internal | Entrance::Link => (&tls.internal, server_stream(limits)),
+    };
+    // Members dial each other.
+    let balancers = match entrance {
+        Entrance::Client | Entrance::Federation | Entrance::Internal => {
+            &config.array.balancers[entrance.side()][..]
+        }
+        Entrance::Link => &[],
     };
     Door {
         security: Security::Tls(Arc::clone(security)),
-        balancers: config.array.balancers[entrance.side()]
-            .iter()
-            .copied()
-            .map(IpNet::from)
-            .collect(),
+        balancers: balancers.iter().copied().map(IpNet::from).collect(),
         handshake_timeout: limits.handshake_timeout,
         stream,
         tcp: TcpOptions::default(),

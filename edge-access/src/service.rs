@@ -42,7 +42,12 @@ impl Service for AccessEdge {
                 .filter(|at| at.service == Owner::Access && at.purpose == Purpose::Health)
                 .map(|at| health(config, at))
                 .collect(),
-            drain: DRAIN,
+            notice: config.drain_notice(),
+            drain: if config.is_balanced() {
+                config.array.drain.timeout
+            } else {
+                DRAIN
+            },
         }
     }
 
@@ -79,5 +84,5 @@ fn health(config: &Config, at: &Listener) -> (Bind, Audience) {
     (Bind::on(at.address, at.interface.as_str()), audience)
 }
 
-/// Calls that are being set up find their end in that time; whoever is connected comes back elsewhere.
+/// Of a single edge: calls that are being set up find their end in that time; whoever is connected comes back later.
 const DRAIN: Duration = Duration::from_secs(10);

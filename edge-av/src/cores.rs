@@ -295,7 +295,10 @@ async fn serve(
         for socket in seed.mras {
             let door = Door {
                 stream: mras_listener::stream_options(),
-                ..door(Security::Tls(Arc::clone(&mras.tls)), Vec::new())
+                ..door(
+                    Security::Tls(Arc::clone(&mras.tls)),
+                    parts.balancers.clone(),
+                )
             };
             let (service, figures) = (Arc::clone(&mras.service), MrasFigures::new(&common.metrics));
             let serve = accept::serve(

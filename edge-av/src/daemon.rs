@@ -37,6 +37,7 @@ impl run::Service for AvEdge {
             admin: config.admin.directory.join(Self::NAME).join("admin.sock"),
             changers: Changers::default(),
             health: health(config),
+            notice: config.drain_notice(),
             drain: DRAIN,
         }
     }

@@ -423,6 +423,9 @@ fn is_served(row: &Row, config: &Config) -> bool {
             .access
             .as_ref()
             .is_some_and(|access| access.hep.is_some()),
+        (Service::Access, _, Purpose::Link) => {
+            config.access.is_some() && config.others().next().is_some()
+        }
         (Service::Access, Side::Internal, Purpose::Dns) => {
             config.access.is_some() && config.internal.next_hop_addresses.is_empty()
         }
@@ -652,9 +655,22 @@ pub const TABLE: &[Row] = &[
         protocol: "edge link/mTLS",
         key: Some("array.link_port"),
         default: PortRange::one(5063),
-        standing: Standing::Reserved,
         words: "Members of the array hand messages to each other.",
         ..listen(
+            Service::Access,
+            Purpose::Link,
+            Side::Internal,
+            Transport::Tcp,
+            Reach::Members,
+        )
+    },
+    Row {
+        id: "access/int/link-out",
+        protocol: "edge link/mTLS",
+        key: Some("array.link_port"),
+        default: PortRange::one(5063),
+        words: "Each member dials every other one.",
+        ..dial(
             Service::Access,
             Purpose::Link,
             Side::Internal,
@@ -1031,6 +1047,7 @@ mod tests {
                 "external tcp 9561",
                 "internal tcp 5061",
                 "internal tcp 9561",
+                "internal tcp 5063",
                 "external tcp 443",
                 "external tcp 9563",
                 "internal tcp 8057",
@@ -1051,7 +1068,7 @@ mod tests {
             .filter(|row| row.standing == Standing::Reserved)
             .map(|row| row.id)
             .collect();
-        assert_eq!(reserved, ["access/int/link", "av/int/turn-rest"]);
+        assert_eq!(reserved, ["av/int/turn-rest"]);
     }
 
     #[test]

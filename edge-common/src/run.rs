@@ -102,6 +102,9 @@ pub struct Frame {
     pub changers: Changers,
     /// Where the health pages are, and who is answered.
     pub health: Vec<(Bind, Audience)>,
+    /// From the moment at which `/readyz` says no to the drain: nothing changes meanwhile but that balancers look
+    /// elsewhere.
+    pub notice: Duration,
     /// How long a drain may take.
     pub drain: Duration,
 }
@@ -238,7 +241,9 @@ async fn serve<S: Service>(
     serving.set(false);
     notify(&[NotifyState::Stopping]);
     ended?;
-    running.drain(frame.drain, &mut signals).await
+    running
+        .drain((frame.notice, frame.drain), &mut signals)
+        .await
 }
 
 /// A running daemon, and what it needs to reload and to end.
@@ -295,12 +300,22 @@ impl<S: Service> Supervised<'_, S> {
     }
 
     /// Lets the cores end by themselves; a second signal or the deadline makes them.
-    async fn drain(self, within: Duration, signals: &mut Signals) -> Result<(), Fault> {
-        tracing::info!(within = ?within, "draining");
-        self.cores.drain();
+    async fn drain(
+        self,
+        (notice, within): (Duration, Duration),
+        signals: &mut Signals,
+    ) -> Result<(), Fault> {
+        let finished = async {
+            tokio::time::sleep(notice).await;
+            tracing::info!(within = ?within, "draining");
+            self.cores.drain();
+            tokio::select! {
+                () = self.cores.all_ended() => {}
+                () = tokio::time::sleep(within) => tracing::info!("the drain's deadline has come"),
+            }
+        };
         tokio::select! {
-            () = self.cores.all_ended() => {}
-            () = tokio::time::sleep(within) => tracing::info!("the drain's deadline has come"),
+            () = finished => {}
             () = signals.end() => tracing::info!("told to end at once"),
         }
         self.cores.stop();

@@ -180,6 +180,20 @@ const CASES: &[Case] = &[
         "{ domain = \"contoso.example\", remote_users_here = false, remote_users_edge = \"sip.other.test:443\"",
         "{ domain = \"contoso.example\", remote_users_here = true, remote_users_edge = «\"sip.other.test:443\"",
     ),
+    added(
+        rule::ARRAY_TIME,
+        SCALED,
+        "[array]\n",
+        "[array]\nlink_heartbeat = \"100 ms\"\n",
+        "[array]\nlink_heartbeat = «\"99 ms\"\n",
+    ),
+    added(
+        rule::ARRAY_TIME,
+        SCALED,
+        "[access]\n",
+        "[array.drain]\ntimeout = \"10 min\"\n[access]\n",
+        "[array.drain]\ntimeout = «\"11 min\"\n[access]\n",
+    ),
     // Members and names.
     case(rule::MEMBER_NAME_TWICE, SCALED, "name = \"edge2\"", "name = «\"edge1\""),
     case(rule::MEMBER_ID_TWICE, SCALED, "id = 1", "id = «0"),

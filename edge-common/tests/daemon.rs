@@ -49,6 +49,7 @@ impl Service for Echo {
             admin: directory.join("admin.sock"),
             changers: Changers::default(),
             health: vec![(Bind::to(health()), Audience::Inside)],
+            notice: Duration::from_millis(300),
             drain: Duration::from_secs(20),
         }
     }

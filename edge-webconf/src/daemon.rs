@@ -71,6 +71,7 @@ impl<const CONFINED: bool> Service for EdgeWebconf<CONFINED> {
             changers: Changers::default(),
             health: health(config),
             // The broker cuts what is left at its own deadline; this one is for a broker that hangs.
+            notice: config.drain_notice(),
             drain: DRAIN + Duration::from_secs(10),
         }
     }

@@ -3,7 +3,9 @@
 use edge_access::proxy::settings::{FederationRules, Settings};
 use edge_access::proxy::token::Tokens;
 use edge_access::proxy::{Event, Proxy};
-use edge_common::config::{AccessLimits, Clients, Disclosure, RegisterMode, SipDomain, WebSocket};
+use edge_common::config::{
+    AccessLimits, Clients, Disclosure, InsideRoutes, RegisterMode, SipDomain, WebSocket,
+};
 use edge_common::host_name::HostName;
 use edge_common::random::Seeded;
 use edge_common::secret::{ArraySecret, Secrets};
@@ -381,6 +383,10 @@ fn settings() -> Settings {
         }],
         remote_users: true,
         anonymous_users: false,
+        other_members: Vec::new(),
+        inside_routes: InsideRoutes::Member,
+        is_balanced: false,
+        drain_percent_per_second: 1,
         register_mode: RegisterMode::Path,
         websocket: WebSocket::default(),
         clients: Clients::default(),

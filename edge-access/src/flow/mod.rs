@@ -29,6 +29,7 @@ use edge_common::time::Now;
 use tokio::sync::Notify;
 
 use self::table::{Place, Streams};
+use crate::array::link::Array;
 use crate::connections::{self, Filter, Page};
 use crate::connector::Partners;
 use crate::federation_admin;
@@ -38,7 +39,7 @@ use crate::proxy::flow::Peer;
 use crate::proxy::refusal::Refusal;
 use crate::proxy::settings::Settings;
 use crate::proxy::token::FlowKey;
-use crate::proxy::{Output, Parcel, Proxy};
+use crate::proxy::{Linked, Output, Parcel, Proxy, Unlinked};
 use crate::recorder::Recorder;
 use crate::resolver::Verdicts;
 use crate::ws::write;
@@ -48,6 +49,8 @@ use crate::ws::write;
 pub enum Letter {
     /// A message for one of your connections.
     Parcel(Parcel),
+    /// Another member handed this over for one of your connections.
+    Linked(Linked),
     /// To the owner of the verdicts.
     Question(Question),
     /// From the owner of the verdicts.
@@ -88,6 +91,7 @@ struct Inner {
     tables: Tables,
     recorder: Recorder,
     partners: Partners,
+    array: Array,
     /// On the core that owns them.
     verdicts: Option<Verdicts>,
     /// Connections to the next hop; some may be gone.
@@ -106,6 +110,7 @@ struct Later {
     too_long: Vec<Vec<u8>>,
     congested: Vec<Vec<u8>>,
     undelivered: Vec<Parcel>,
+    unlinked: Vec<(Linked, Unlinked)>,
     answers: Vec<(Question, Answer)>,
 }
 
@@ -118,7 +123,7 @@ impl Core {
         outbox: Outbox<Letter>,
         observer: Observer,
         recorder: Recorder,
-        partners: Partners,
+        (partners, array): (Partners, Array),
         verdicts: Option<Verdicts>,
     ) -> Self {
         let tables = observer.tables(context.index());
@@ -131,6 +136,7 @@ impl Core {
             observer,
             recorder,
             partners,
+            array,
             verdicts,
             next_hops: RefCell::default(),
             armed: Cell::new(None),
@@ -274,7 +280,7 @@ impl Core {
 
     /// Takes no new work.
     pub fn drain(&self) {
-        self.0.proxy.borrow_mut().handle_drain();
+        self.0.proxy.borrow_mut().handle_drain(run::now());
     }
 
     /// Waits until nobody outside is connected any more.
@@ -395,6 +401,7 @@ impl Core {
         let now = run::now();
         match letter {
             Letter::Parcel(parcel) => self.0.proxy.borrow_mut().handle_parcel(now, parcel),
+            Letter::Linked(linked) => self.0.proxy.borrow_mut().handle_linked(now, linked),
             Letter::Answer(question, answer) => {
                 self.0
                     .proxy
@@ -405,6 +412,7 @@ impl Core {
             Letter::Errand(Errand(work)) => work(self),
             Letter::Settings(settings) => {
                 self.0.proxy.borrow_mut().handle_settings(settings);
+                self.0.array.keep_all(self);
                 if let Some(verdicts) = &self.0.verdicts {
                     verdicts.clear();
                 }
@@ -432,6 +440,29 @@ impl Core {
     pub async fn keep_watch(&self) {
         if let Some(verdicts) = &self.0.verdicts {
             verdicts.keep_watch(self).await;
+        }
+    }
+
+    /// The links to the other members of the array.
+    pub(crate) fn array(&self) -> &Array {
+        &self.0.array
+    }
+
+    /// Another member handed over a message; the core that has its connection takes it.
+    pub(crate) fn linked(&self, linked: Linked) {
+        let core = usize::from(linked.to.key.core);
+        if core == self.0.context.index() || core >= self.0.outbox.cores() {
+            let mut proxy = self.0.proxy.borrow_mut();
+            proxy.handle_linked(run::now(), linked);
+            drop(proxy);
+            self.settle();
+        } else if let Err(Full(Letter::Linked(linked))) =
+            self.0.outbox.send(core, Letter::Linked(linked))
+        {
+            let mut proxy = self.0.proxy.borrow_mut();
+            proxy.handle_unlinked(run::now(), &linked, Unlinked::Full);
+            drop(proxy);
+            self.settle();
         }
     }
 
@@ -466,6 +497,9 @@ impl Core {
             }
             for parcel in later.undelivered.drain(..) {
                 proxy.handle_undelivered(now, &parcel);
+            }
+            for (linked, why) in later.unlinked.drain(..) {
+                proxy.handle_unlinked(now, &linked, why);
             }
             for (question, answer) in later.answers.drain(..) {
                 proxy.handle_answer(now, question, answer);
@@ -502,6 +536,11 @@ impl Core {
                     self.0.outbox.send(core, Letter::Parcel(parcel))
                 {
                     later.undelivered.push(parcel);
+                }
+            }
+            Output::Link(linked) => {
+                if let Err(why) = self.0.array.send(&linked) {
+                    later.unlinked.push((linked, why));
                 }
             }
             Output::Dial(target) => self.0.partners.dial(self.clone(), target),

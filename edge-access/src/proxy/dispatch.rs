@@ -100,6 +100,8 @@ impl Proxy {
         let outside = RouteToken::Client(self.flow_ref(key));
         let way = Way {
             egress: target.flow,
+            link: None,
+            outbound: false,
             realm: Realm::Inside,
             mark: INSIDE_MARK,
             outside: &outside,
@@ -151,6 +153,8 @@ impl Proxy {
         let outside = RouteToken::Partner(proof.target.clone());
         let way = Way {
             egress: target.flow,
+            link: None,
+            outbound: false,
             realm: Realm::Inside,
             mark: INSIDE_MARK,
             outside: &outside,
@@ -198,15 +202,18 @@ impl Proxy {
         routes: &Routes<'_>,
         to: FlowRef,
     ) -> Result<(), Stop> {
+        let link = self.is_of_another_member(to).then_some(to);
         let ours = self.flow_ref(to.key) == to;
         let here = to.key.core == self.core;
-        if !ours || (here && !self.is_client(to.key)) {
-            return Err(Refusal::FlowGone.into());
+        if link.is_none() && (!ours || (here && !self.is_client(to.key))) {
+            return Err(Refusal::gone(routes.outbound).into());
         }
         let way = Way {
-            egress: to.key,
+            egress: link.map_or(to.key, |_| FlowKey::ELSEWHERE),
+            link,
+            outbound: routes.outbound,
             realm: Realm::Client,
-            mark: flow_mark(to.key),
+            mark: flow_mark(to),
             outside: &RouteToken::Client(to),
             source: None,
             rank: 0,
@@ -276,6 +283,8 @@ impl Proxy {
         let mark = host_mark(&edge.host);
         let way = Way {
             egress: target.flow,
+            link: None,
+            outbound: false,
             realm: Realm::Partner,
             mark,
             outside: &RouteToken::Partner(edge),
@@ -289,9 +298,13 @@ impl Proxy {
     }
 
     /// The connection to the Director: the first that this request was not sent over, one that works rather
-    /// than one that is suspect. While we drain, what would start something new is told to go elsewhere.
+    /// than one that is suspect. While a single edge drains, what would start something new is told to come back;
+    /// the members of an array go on until their clients have left.
     fn next_hop(&self, request: &Request<'_>, routes: &Routes<'_>) -> Result<Target, Refusal> {
-        let starts_anew = self.draining && !routes.in_dialog && request.may_make_dialog();
+        let starts_anew = self.draining
+            && !self.settings.is_balanced
+            && !routes.in_dialog
+            && request.may_make_dialog();
         if starts_anew && self.again.is_none() {
             return Err(Refusal::Draining);
         }

@@ -29,6 +29,8 @@ pub struct Flow {
     pub opened: Instant,
     /// When it last sent a byte.
     pub heard: Instant,
+    /// When it last sent a message.
+    pub said: Instant,
     /// Whether a whole message ever came.
     pub spoke: bool,
     /// Its messages come in frames of a WebSocket (RFC 7118).
@@ -230,6 +232,7 @@ impl Flow {
             peer,
             opened: now,
             heard: now,
+            said: now,
             spoke: false,
             web: false,
             ponged: None,

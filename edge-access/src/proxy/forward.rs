@@ -2,7 +2,7 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
-use edge_common::config::RegisterMode;
+use edge_common::config::{InsideRoutes, RegisterMode};
 use edge_common::host_name::HostName;
 use edge_common::sip::edit::Edits;
 use edge_common::sip::header::{Name, max_forwards};
@@ -12,14 +12,20 @@ use super::flow::{Peer, Standing};
 use super::refusal::Refusal;
 use super::request::Request;
 use super::route::Routes;
-use super::token::{BranchToken, FlowKey, Realm, RouteToken};
+use super::token::{BranchToken, FlowKey, FlowRef, Realm, RouteToken};
 use super::transaction::TransactionId;
 use super::trust::{self, Source};
-use super::{Event, Output, Parcel, ParcelKind, Proxy, contact, hygiene, keep_alive, via};
+use super::{
+    Event, LinkedKind, Output, Parcel, ParcelKind, Proxy, contact, hygiene, keep_alive, via,
+};
 
 /// Where a request goes on, and what has to be written into it for that.
 pub(super) struct Way<'a> {
     pub(super) egress: FlowKey,
+    /// The connection of another member, over whose link the request goes; `egress` is nowhere then.
+    pub(super) link: Option<FlowRef>,
+    /// Whoever sent it understands RFC 5626: 430 tells it something.
+    pub(super) outbound: bool,
     pub(super) realm: Realm,
     /// Marks the far end in our branch, so that only it can answer.
     pub(super) mark: u32,
@@ -222,7 +228,7 @@ impl Proxy {
             self.tokens.seal_route(way.outside, call_id, now.unix) + "@"
         };
         let mut write = |name: Name, realm: Realm, web: bool, flag: &str| {
-            let (host, port) = self.own_address(realm);
+            let (host, port) = self.route_address(realm, way.outside);
             let transport = if web { "ws" } else { "tls" };
             let line = format!(
                 "{}: <sip:{token}{host}:{port};transport={transport};lr{flag}>\r\n",
@@ -238,10 +244,28 @@ impl Proxy {
         // What reaches the client later comes from inside, so one member that faces there is enough.
         // A browser's Contact names a host that does not exist: only the token finds it (RFC 7118 §5).
         if self.settings.register_mode != RegisterMode::RecordRoute || from_web {
-            write(Name::Path, Realm::Inside, false, ";ob");
+            let flag = if request.supports("outbound") {
+                ";ob"
+            } else {
+                ""
+            };
+            write(Name::Path, Realm::Inside, false, flag);
         }
         if self.settings.register_mode != RegisterMode::Path {
             write(Name::RecordRoute, Realm::Inside, false, "");
+        }
+    }
+
+    /// The name and port in our routes. A client's token leads to one member, a partner's is everybody's.
+    fn route_address(&self, realm: Realm, outside: &RouteToken) -> (&HostName, u16) {
+        let settings = &self.settings;
+        match (realm, outside, settings.inside_routes) {
+            (Realm::Inside, RouteToken::Partner(_), _)
+            | (Realm::Inside, RouteToken::Client(_), InsideRoutes::Array) => {
+                (&settings.internal, settings.internal_port)
+            }
+            (Realm::Inside, RouteToken::Client(_), InsideRoutes::Member)
+            | (Realm::Client | Realm::Partner, _, _) => self.own_address(realm),
         }
     }
 
@@ -257,7 +281,12 @@ impl Proxy {
 
     fn send(&mut self, ingress: FlowKey, request: &Request<'_>, way: &Way<'_>, edits: &mut Edits) {
         let source = request.message.bytes();
-        if way.egress.core == self.core {
+        if let Some(to) = way.link {
+            let mut bytes = Vec::new();
+            edits.write(source, &mut bytes);
+            let outbound = way.outbound;
+            self.link_out(to, LinkedKind::Request { outbound }, bytes);
+        } else if way.egress.core == self.core {
             self.transmit(way.egress, |out| edits.write(source, out));
         } else {
             let mut bytes = Vec::new();
@@ -265,7 +294,9 @@ impl Proxy {
             self.push(Output::Cross(Parcel {
                 to: way.egress,
                 bytes,
-                kind: ParcelKind::Request,
+                kind: ParcelKind::Request {
+                    outbound: way.outbound,
+                },
             }));
         }
         let Some(flow) = self.flows.get_mut(ingress) else {
@@ -286,10 +317,12 @@ impl Proxy {
     }
 }
 
-/// Marks a client's connection as the egress of a request.
-pub(super) fn flow_mark(key: FlowKey) -> u32 {
+/// Marks a client's connection, of whatever member, as the egress of a request.
+pub(super) fn flow_mark(flow: FlowRef) -> u32 {
+    let FlowRef { node, key, .. } = flow;
     via::egress_mark(&[
         b"flow",
+        &[node],
         &[key.core],
         &key.slot.to_be_bytes(),
         &key.generation.to_be_bytes(),

@@ -102,6 +102,8 @@ impl Proxy {
         let outside = RouteToken::Client(self.flow_ref(key));
         let way = Way {
             egress: key,
+            link: None,
+            outbound: false,
             realm,
             mark,
             outside: &outside,

@@ -19,12 +19,14 @@ pub mod admission;
 mod answer;
 pub mod contact;
 mod dispatch;
+pub mod drain;
 pub mod federation;
 pub mod flow;
 mod forward;
 mod health;
 pub mod hygiene;
 pub mod keep_alive;
+mod linked;
 pub mod meter;
 pub mod output;
 pub mod policy;
@@ -62,7 +64,9 @@ use edge_common::timer::Wheel;
 use admission::{Admission, Load};
 use federation::Answer;
 use flow::{Flow, Flows, Peer, Standing};
-pub use output::{CloseReason, Event, Output, Parcel, ParcelKind, ResponseNote};
+pub use output::{
+    CloseReason, Event, Linked, LinkedKind, Output, Parcel, ParcelKind, ResponseNote, Unlinked,
+};
 use refusal::{Drop, Refusal};
 use request::Request;
 use settings::Settings;
@@ -108,6 +112,8 @@ pub struct Proxy {
     /// When each wait ends, the next one first; what has ended by itself is skipped.
     expiries: VecDeque<(Instant, Wait)>,
     draining: bool,
+    /// Of what is closed meanwhile, in an array.
+    drain: Option<drain::Budget>,
     outputs: VecDeque<Item>,
     /// The bytes of all `Item::Transmit`; emptied when all outputs were taken.
     outgoing: Vec<u8>,
@@ -193,6 +199,7 @@ impl Proxy {
             held_bytes: 0,
             expiries: VecDeque::new(),
             draining: false,
+            drain: None,
             outputs: VecDeque::new(),
             outgoing: Vec::new(),
             index: Index::new(settings.limits.headers),
@@ -298,6 +305,7 @@ impl Proxy {
             return;
         };
         flow.heard = now.mono;
+        flow.said = now.mono;
         flow.spoke = true;
         self.receive(now, key, bytes);
     }
@@ -314,6 +322,7 @@ impl Proxy {
         }
         flow.ponged = Some(now.mono);
         self.transmit(key, |out| out.extend_from_slice(b"\r\n"));
+        self.let_go(now, key);
     }
 
     /// The stream cannot be cut into messages any more; `received` starts with the message that was at fault.
@@ -342,17 +351,19 @@ impl Proxy {
             ParcelKind::Response(note) => {
                 self.deliver_response(now, parcel.to, note, &parcel.bytes);
             }
-            ParcelKind::Request if self.is_web(parcel.to) => {
+            ParcelKind::Request { .. } if self.is_web(parcel.to) => {
                 // The core that made the parcel does not see what carries it.
                 let (host, port) = self.own_address(Realm::Client);
                 let mut bytes = Vec::with_capacity(parcel.bytes.len());
                 via::carry_by_websocket(&parcel.bytes, host, port, &mut bytes);
                 self.transmit(parcel.to, |out| out.extend_from_slice(&bytes));
             }
-            ParcelKind::Request if self.is_client(parcel.to) => {
+            ParcelKind::Request { .. } if self.is_client(parcel.to) => {
                 self.transmit(parcel.to, |out| out.extend_from_slice(&parcel.bytes));
             }
-            ParcelKind::Request => self.bounce(now, &parcel.bytes, Refusal::FlowGone),
+            ParcelKind::Request { outbound } => {
+                self.bounce(now, &parcel.bytes, Refusal::gone(outbound));
+            }
         }
     }
 
@@ -360,7 +371,7 @@ impl Proxy {
     pub fn handle_undelivered(&mut self, now: Now, parcel: &Parcel) {
         match parcel.kind {
             ParcelKind::Response(_) => self.event(Event::Dropped(Drop::ResponseFlowGone)),
-            ParcelKind::Request => self.bounce(now, &parcel.bytes, Refusal::Overload),
+            ParcelKind::Request { .. } => self.bounce(now, &parcel.bytes, Refusal::Overload),
         }
     }
 
@@ -380,11 +391,6 @@ impl Proxy {
         } else {
             self.bounce(now, bytes, Refusal::Overload);
         }
-    }
-
-    /// No new work is taken on from here.
-    pub const fn handle_drain(&mut self) {
-        self.draining = true;
     }
 
     /// A deadline that [`Self::poll_timeout`] told has come.

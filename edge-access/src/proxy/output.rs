@@ -12,7 +12,7 @@ use edge_common::sip::parse::ParseError;
 use super::federation::Question;
 use super::flow::Proof;
 use super::refusal::{Drop, Refusal};
-use super::token::{FlowKey, Realm};
+use super::token::{FlowKey, FlowRef, Realm};
 use super::transaction::TransactionId;
 
 /// Something for the shell to do.
@@ -34,6 +34,8 @@ pub enum Output<'a> {
     },
     /// Hand this to the core that owns its connection.
     Cross(Parcel),
+    /// Hand this to the member of the array that owns its connection.
+    Link(Linked),
     /// Open a connection to a partner's edge.
     Dial(HostPort),
     /// Put this to the owner of the verdicts.
@@ -57,9 +59,55 @@ pub struct Parcel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParcelKind {
     /// A request towards a client.
-    Request,
+    Request {
+        /// Whoever sent it understands RFC 5626.
+        outbound: bool,
+    },
     /// A response on its way back.
     Response(ResponseNote),
+}
+
+/// A message for a connection of another member of the array. What came as one is never sent on as one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Linked {
+    /// The connection.
+    pub to: FlowRef,
+    /// What it is.
+    pub kind: LinkedKind,
+    /// The whole message.
+    pub bytes: Vec<u8>,
+}
+
+/// What a [`Linked`] holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkedKind {
+    /// A request towards a client, ready to be sent.
+    Request {
+        /// Whoever sent it understands RFC 5626.
+        outbound: bool,
+    },
+    /// A response on its way back, with the Via of the member that it goes to on top.
+    Response,
+}
+
+/// Why a message could not be put on a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unlinked {
+    /// That member is not there.
+    Down,
+    /// Too much waits for it already.
+    Full,
+}
+
+impl Unlinked {
+    /// The label of its counter.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::Full => "full",
+        }
+    }
 }
 
 /// What a response means to its transaction and to the connection it goes back on.
@@ -129,6 +177,8 @@ pub enum CloseReason {
     NewcomerBudget,
     /// Requests go in and nothing comes out.
     Wedged,
+    /// This member of the array is about to end.
+    Drained,
 }
 
 impl CloseReason {
@@ -156,6 +206,7 @@ impl CloseReason {
             Self::NewcomerTimeout => "newcomer_timeout",
             Self::NewcomerBudget => "newcomer_budget",
             Self::Wedged => "wedged",
+            Self::Drained => "drained",
         }
     }
 }

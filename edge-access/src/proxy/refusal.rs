@@ -42,8 +42,10 @@ pub enum Refusal {
     Anonymous,
     /// A route of ours that does not open, or is not this sender's.
     RouteInvalid,
-    /// The client's connection is gone.
+    /// The client's connection is gone, and whoever asks may know another one (RFC 5626 §11.3).
     FlowGone,
+    /// The client's connection is gone, and whoever asks knows nothing of connections.
+    ClientGone,
     /// Nobody is known at that address.
     Unroutable,
     /// The next hop inside is not connected.
@@ -108,6 +110,16 @@ pub enum Refusal {
 pub type Diagnostic = (u16, &'static str);
 
 impl Refusal {
+    /// A client's connection is gone; `outbound` says whether the asker understands RFC 5626.
+    #[must_use]
+    pub const fn gone(outbound: bool) -> Self {
+        if outbound {
+            Self::FlowGone
+        } else {
+            Self::ClientGone
+        }
+    }
+
     /// The status code and phrase.
     #[must_use]
     pub const fn status(self) -> (u16, &'static str) {
@@ -133,6 +145,7 @@ impl Refusal {
             Self::Extension => (420, "Bad Extension"),
             Self::Timeout => (408, "Request Timeout"),
             Self::FlowGone => (430, "Flow Failed"),
+            Self::ClientGone => (480, "Temporarily Unavailable"),
             Self::RouteInvalid => (481, "Call/Transaction Does Not Exist"),
             Self::Loop => (482, "Loop Detected"),
             Self::TooManyHops | Self::ViaTooDeep => (483, "Too Many Hops"),
@@ -172,6 +185,7 @@ impl Refusal {
                 Some((1012, "From URI is not allowed to communicate from outside"))
             }
             Self::RouteInvalid | Self::FlowGone => Some((1004, "Route set is no longer valid")),
+            Self::ClientGone => Some((1006, "Error routing on client connection")),
             Self::Unroutable | Self::RelayDenied => {
                 Some((1005, "Cannot route to destination domain"))
             }
@@ -287,6 +301,7 @@ impl Refusal {
             Self::Anonymous => "anonymous",
             Self::RouteInvalid => "route_invalid",
             Self::FlowGone => "flow_gone",
+            Self::ClientGone => "client_gone",
             Self::Unroutable => "unroutable",
             Self::NextHopDown => "next_hop_down",
             Self::Draining => "draining",
@@ -330,6 +345,8 @@ pub enum Drop {
     ResponseNotFromPeer,
     /// Who waited for the response is gone.
     ResponseFlowGone,
+    /// Too much waits on the link to the member that the response is for.
+    ResponseLinkFull,
     /// The response cannot be handed on as it is.
     ResponseMalformed,
     /// An ACK that had to be refused; nothing answers it.
@@ -367,6 +384,7 @@ impl Drop {
             Self::ResponseUnknown => "response_unknown",
             Self::ResponseNotFromPeer => "response_not_from_peer",
             Self::ResponseFlowGone => "response_flow_gone",
+            Self::ResponseLinkFull => "response_link_full",
             Self::ResponseMalformed => "response_malformed",
             Self::Ack => "ack_refused",
             Self::Along => "ack_or_cancel_unlawful",

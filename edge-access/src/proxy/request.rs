@@ -50,6 +50,13 @@ pub struct Party<'a> {
 }
 
 impl<'a> Request<'a> {
+    /// Whether the sender names that extension in a Supported header.
+    #[must_use]
+    pub fn supports(&self, tag: &str) -> bool {
+        let mut tags = self.message.list(Name::Supported);
+        tags.any(|element| element.text().eq_ignore_ascii_case(tag.as_bytes()))
+    }
+
     /// Reads a request; the first thing found wrong is why it is refused.
     pub fn read(message: Message<'a>) -> Result<Self, Refusal> {
         let (method, uri) = start_line(&message)?;

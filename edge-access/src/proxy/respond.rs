@@ -47,7 +47,12 @@ impl Proxy {
         }
     }
 
-    fn pass(&mut self, now: Now, from: Option<FlowKey>, message: &Message<'_>) -> Result<(), Drop> {
+    pub(super) fn pass(
+        &mut self,
+        now: Now,
+        from: Option<FlowKey>,
+        message: &Message<'_>,
+    ) -> Result<(), Drop> {
         let status = message.status().ok_or(Drop::StatusInvalid)?;
         let token = self.top_token(message).ok_or(Drop::ResponseUnknown)?;
         if from.is_some_and(|from| !self.may_answer(from, token.egress)) {
@@ -77,6 +82,9 @@ impl Proxy {
             found: found(status, message),
             keeps_alive: matches!(status, 200..=299) && token.keep_alive,
         };
+        if self.is_of_another_member(token.ingress) {
+            return self.pass_over(now, from, message, &token);
+        }
         // What cannot go back is the answer to nothing.
         if message.list(Name::Via).nth(1).is_none() && !self.ends_here(note) {
             return Err(Drop::ResponseMalformed);
@@ -108,7 +116,7 @@ impl Proxy {
     /// Whether that connection is one that the request went to.
     fn may_answer(&self, from: FlowKey, egress: u32) -> bool {
         match self.flows.get(from).map(|flow| &flow.peer) {
-            Some(Peer::Client(_)) => flow_mark(from) == egress,
+            Some(Peer::Client(_)) => flow_mark(self.flow_ref(from)) == egress,
             Some(Peer::Inside { .. }) => egress == INSIDE_MARK,
             Some(Peer::Partner(partner)) => {
                 let dialled = partner.dialled.as_ref().map(|target| &target.host);
@@ -142,24 +150,45 @@ impl Proxy {
         token: &BranchToken,
         edits: &mut Edits,
     ) -> Result<(), Drop> {
-        let status = note.status;
         for range in message.leading(Name::Via, 1) {
             edits.remove(range);
         }
-        if let Some(flow) = from.and_then(|from| self.flows.get(from)) {
-            let realm = flow.peer.realm();
-            if let Some(crossing) = self.crossing(realm, to, token.realm, note.promotes) {
-                hygiene::apply(message, crossing, &self.settings, edits);
-            }
-            if matches!(flow.peer, Peer::Client(_)) {
-                let seal = |key| {
-                    let token = RouteToken::Client(self.flow_ref(key));
-                    self.tokens.seal_route(&token, None, now.unix)
-                };
-                let seal = || from.map(seal).unwrap_or_default();
-                contact::replace(message, flow.remote, true, seal, edits)
-                    .map_err(|_| Drop::ResponseMalformed)?;
-            }
+        let crossing = from
+            .and_then(|from| self.flows.get(from))
+            .and_then(|flow| self.crossing(flow.peer.realm(), to, token.realm, note.promotes));
+        self.edit_source(now, from, crossing, message, token, edits)?;
+        if note.keeps_alive {
+            let end = message.headers_end();
+            let interval = keep_alive::interval(to, &self.settings.clients);
+            edits.replace_with(end..end, |out| keep_alive::write_answer(interval, out));
+        }
+        Ok(())
+    }
+
+    /// What depends on who sent a response, and so is done where it came in.
+    pub(super) fn edit_source(
+        &self,
+        now: Now,
+        from: Option<FlowKey>,
+        crossing: Option<Crossing>,
+        message: &Message<'_>,
+        token: &BranchToken,
+        edits: &mut Edits,
+    ) -> Result<(), Drop> {
+        let status = message.status().ok_or(Drop::StatusInvalid)?;
+        if let Some(crossing) = crossing {
+            hygiene::apply(message, crossing, &self.settings, edits);
+        }
+        if let Some(flow) = from.and_then(|from| self.flows.get(from))
+            && matches!(flow.peer, Peer::Client(_))
+        {
+            let seal = |key| {
+                let token = RouteToken::Client(self.flow_ref(key));
+                self.tokens.seal_route(&token, None, now.unix)
+            };
+            let seal = || from.map(seal).unwrap_or_default();
+            contact::replace(message, flow.remote, true, seal, edits)
+                .map_err(|_| Drop::ResponseMalformed)?;
         }
         let end = message.headers_end();
         if token.realm == Realm::Inside
@@ -178,12 +207,8 @@ impl Proxy {
             self.edit_for_partner(message, status, edits);
         }
         // Our own speaks of us already.
-        if note.status == 503 && from.is_some() && !is_signed(message) {
+        if status == 503 && from.is_some() && !is_signed(message) {
             edit_unavailable(message, edits);
-        }
-        if note.keeps_alive {
-            let interval = keep_alive::interval(to, &self.settings.clients);
-            edits.replace_with(end..end, |out| keep_alive::write_answer(interval, out));
         }
         Ok(())
     }

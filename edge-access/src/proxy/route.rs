@@ -23,6 +23,8 @@ pub struct Routes<'a> {
     /// The request is within the dialog that the token was made for: it has the dialog's Call-ID and both of its tags.
     /// Whoever has a token of ours has it from a dialog; it gives him no way to anybody else.
     pub in_dialog: bool,
+    /// The registrar has a client's connections apart: our member is from a Path that says `ob` (RFC 5626 §5.1).
+    pub outbound: bool,
     /// The first member that stays; empty when none does.
     pub next: &'a [u8],
     /// The keyed hash of the transaction (`via::Marked::transaction`).
@@ -44,6 +46,7 @@ impl<'a> Routes<'a> {
             ours: 0,
             token: None,
             in_dialog: false,
+            outbound: false,
             next: b"",
             transaction: 0,
         };
@@ -87,6 +90,7 @@ impl<'a> Routes<'a> {
             self.token = Some(opened.token);
             self.in_dialog |= opened.is_of_dialog && request.to.tag.is_some();
         }
+        self.outbound |= uri.params.get("ob").is_some();
         self.ours += 1;
         Ok(true)
     }

@@ -3,7 +3,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 use edge_common::config::{
-    AccessLimits, Clients, Config, Disclosure, RegisterMode, SipDomain, WebSocket,
+    AccessLimits, Clients, Config, Disclosure, InsideRoutes, RegisterMode, SipDomain, WebSocket,
 };
 pub use edge_common::domain_rule::FederationRules;
 use edge_common::host_name::{HostName, HostPort, NamePattern};
@@ -19,8 +19,16 @@ pub struct Settings {
     pub external: HostName,
     /// The array's name inside.
     pub internal: HostName,
-    /// This member's own name inside, which our routes carry.
+    /// This member's own name inside: what only this member can answer goes there.
     pub member: HostName,
+    /// The numbers and the names inside of the other members.
+    pub other_members: Vec<(u8, HostName)>,
+    /// By which name routes towards a client are found from inside.
+    pub inside_routes: InsideRoutes,
+    /// While this member drains, the others take what is new.
+    pub is_balanced: bool,
+    /// Of the connections at its begin, as many per cent a second are closed at most.
+    pub drain_percent_per_second: u32,
     /// The port of remote users.
     pub client_port: u16,
     /// The port of partners.
@@ -63,6 +71,13 @@ impl Settings {
             external: access.fqdn.clone(),
             internal: access.internal_fqdn.clone(),
             member: member.internal.fqdn.clone(),
+            other_members: config
+                .others()
+                .map(|other| (other.id, other.internal.fqdn.clone()))
+                .collect(),
+            inside_routes: access.inside_routes,
+            is_balanced: config.is_balanced(),
+            drain_percent_per_second: config.array.drain.percent_per_second,
             client_port: access.client_port,
             federation_port: access.federation_port,
             internal_port: access.internal_port,
@@ -95,11 +110,12 @@ impl Settings {
             .find(|own| own.domain.as_str().eq_ignore_ascii_case(host))
     }
 
-    /// Whether that is one of the edge's own host names.
+    /// Whether that is one of the edge's own host names; what leads to one member may come by any.
     #[must_use]
     pub fn is_own_host(&self, host: &str) -> bool {
         [&self.external, &self.internal, &self.member]
-            .iter()
+            .into_iter()
+            .chain(self.other_members.iter().map(|(_, name)| name))
             .any(|own| own.as_str().eq_ignore_ascii_case(host))
     }
 }

@@ -1,5 +1,6 @@
 //! The proxy in a simulated world: two cores, a clock, far ends that are bytes.
 
+mod array;
 mod bad_input;
 mod client;
 mod dialog;

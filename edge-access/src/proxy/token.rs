@@ -32,6 +32,15 @@ pub struct FlowKey {
     pub generation: u32,
 }
 
+impl FlowKey {
+    /// Names no connection of any core: what stands where a message went over the link.
+    pub const ELSEWHERE: Self = Self {
+        core: u8::MAX,
+        slot: u32::MAX,
+        generation: u32::MAX,
+    };
+}
+
 /// A connection of some member of the array, in some run of its process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowRef {

@@ -38,6 +38,8 @@ pub struct Access {
     pub clients: Clients,
     /// What outsiders are told of the inside.
     pub disclosure: Disclosure,
+    /// By which name servers inside come back with a request for a client.
+    pub inside_routes: InsideRoutes,
     /// What one daemon takes on at most.
     pub limits: AccessLimits,
     /// Headlines of messages, for `edgectl trace`.
@@ -205,6 +207,17 @@ pub struct Disclosure {
     pub diagnostics_to_strangers: bool,
     /// `ms-diagnostics` reaches partners.
     pub diagnostics_to_partners: bool,
+}
+
+/// The name in the routes that servers inside get towards a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum InsideRoutes {
+    /// The name inside of the member that has the client's connection: no detour, and nobody who answers when it is gone.
+    #[default]
+    Member,
+    /// The array's name inside: any member takes the request and hands it on, or says at once that the client is gone.
+    Array,
 }
 
 /// Bounds of the Access Edge.

@@ -1,10 +1,12 @@
 //! What a daemon takes from its configuration once, when it starts; a reload cannot change it.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::{Config, FederationLimits, LogFormat, WebconfLimits};
+use super::{Config, Drain, FederationLimits, LogFormat, WebconfLimits};
 use crate::ports::{Listener, Service};
+use crate::side::SidePair;
 
 /// The part of a configuration that is in force until the daemon ends.
 ///
@@ -22,6 +24,10 @@ pub struct AtStart {
     state: PathBuf,
     /// A log that changes its form half-way is read by nobody.
     log_format: LogFormat,
+    /// Who sends PROXY headers is told to the listeners when they are bound.
+    balancers: SidePair<Vec<IpAddr>>,
+    /// How long it takes to end is known from the beginning.
+    drain: Drain,
     /// Its tables are made once; only `edge-webconf` has these.
     webconf_limits: Option<WebconfLimits>,
     /// What was counted is counted against these; only `edge-access` has them.
@@ -42,6 +48,8 @@ impl AtStart {
             admin: config.admin.directory.clone(),
             state: config.state.directory.clone(),
             log_format: config.log.format,
+            balancers: config.array.balancers.clone(),
+            drain: config.array.drain.clone(),
             webconf_limits: match service {
                 Service::Webconf => config
                     .webconf
@@ -71,6 +79,8 @@ impl AtStart {
             ("admin.directory", self.admin != later.admin),
             ("state.directory", self.state != later.state),
             ("log.format", self.log_format != later.log_format),
+            ("array.balancers", self.balancers != later.balancers),
+            ("array.drain", self.drain != later.drain),
             (
                 "webconf.limits",
                 self.webconf_limits != later.webconf_limits,

@@ -116,6 +116,9 @@ fn array(typed: file::Array) -> Option<Array> {
         vips: typed.vips,
         balancers: typed.balancers.into(),
         link_port: typed.link_port,
+        link_heartbeat: typed.link_heartbeat,
+        link_misses: typed.link_misses,
+        drain: typed.drain,
     })
 }
 
@@ -133,6 +136,7 @@ fn access(typed: file::Access, federation_here: bool) -> Option<Access> {
         websocket: typed.websocket,
         clients: typed.clients,
         disclosure: typed.disclosure,
+        inside_routes: typed.inside_routes,
         limits: typed.limits,
         trace: typed.trace,
         hep: typed.hep,

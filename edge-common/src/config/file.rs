@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use super::access::{
     AccessLimits, ClientEku, Clients, DefaultRoute, Disclosure, FederationLimits, Flatten, Hep,
-    RegisterMode, SrvOrder, Trace, Verification, WebSocket,
+    InsideRoutes, RegisterMode, SrvOrder, Trace, Verification, WebSocket,
 };
 use super::av::{AuthenticationFiles, AvLimits, RelayMode, RestSecretFiles};
-use super::network::{CertificateFiles, Revocation, SecretFiles, Vips};
+use super::network::{CertificateFiles, Drain, Revocation, SecretFiles, Vips};
 use super::operation::{Admin, Dns, Firewall, Health, Lab, Log, Runtime, State};
 use super::organization::Topology;
 use super::webconf::WebconfLimits;
@@ -233,6 +233,15 @@ pub(super) struct Array {
     /// Port of the link between members.
     #[schemars(range(min = 1))]
     pub(super) link_port: u16,
+    /// How often each member asks every other one whether it is still there.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "schema_text::Duration")]
+    pub(super) link_heartbeat: Duration,
+    /// After that many questions without an answer the other member counts as dead.
+    #[schemars(range(min = 1, max = 100))]
+    pub(super) link_misses: u32,
+    /// What a member does when it ends in order.
+    pub(super) drain: Drain,
 }
 
 impl Default for Array {
@@ -242,6 +251,9 @@ impl Default for Array {
             vips: Vips::default(),
             balancers: Balancers::default(),
             link_port: 5063,
+            link_heartbeat: Duration::from_secs(2),
+            link_misses: 3,
+            drain: Drain::default(),
         }
     }
 }
@@ -298,6 +310,8 @@ pub(super) struct Access {
     pub(super) clients: Clients,
     /// What outsiders are told of the inside.
     pub(super) disclosure: Disclosure,
+    /// Servers inside find a client by the name of its member, or by the array's, whose members hand requests to each other.
+    pub(super) inside_routes: InsideRoutes,
     /// What one daemon takes on at most.
     pub(super) limits: AccessLimits,
     /// Headlines of messages that are kept in memory for `edgectl trace`.
@@ -323,6 +337,7 @@ impl Default for Access {
             websocket: WebSocket::default(),
             clients: Clients::default(),
             disclosure: Disclosure::default(),
+            inside_routes: InsideRoutes::default(),
             limits: AccessLimits::default(),
             trace: Trace::default(),
             hep: None,

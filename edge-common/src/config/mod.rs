@@ -41,15 +41,15 @@ pub mod webconf;
 
 pub use access::{
     Access, AccessLimits, ClientEku, Clients, DefaultRoute, Disclosure, Federation,
-    FederationLimits, Flatten, Hep, Partner, Provider, RegisterMode, SrvOrder, Trace, TrustRoots,
-    Verification, WebSocket,
+    FederationLimits, Flatten, Hep, InsideRoutes, Partner, Provider, RegisterMode, SrvOrder, Trace,
+    TrustRoots, Verification, WebSocket,
 };
 pub use at_start::AtStart;
 pub use av::{AuthenticationFiles, Av, AvLimits, RelayMode, RestSecretFiles};
 pub use check::{Checked, check, check_file};
 pub use finding::{Finding, Place};
 pub use network::{
-    Array, CertificateFiles, External, ExternalVips, Internal, InternalVips, Revocation,
+    Array, CertificateFiles, Drain, External, ExternalVips, Internal, InternalVips, Revocation,
     SecretFiles, Vips,
 };
 pub use operation::{
@@ -60,6 +60,8 @@ pub use paths::{Content, NamedFile};
 pub use rule::{Rule, RuleId, Severity, catalogue};
 pub use schema::schema;
 pub use webconf::{Webconf, WebconfLimits};
+
+use std::time::Duration;
 
 use crate::ports::{self, Listener};
 
@@ -125,6 +127,16 @@ impl Config {
     #[must_use]
     pub fn listeners(&self) -> Vec<Listener> {
         ports::listeners(self)
+    }
+
+    /// How long a daemon that ends goes on as before while the balancers learn of it; nothing for a single edge.
+    #[must_use]
+    pub fn drain_notice(&self) -> Duration {
+        if self.is_balanced() {
+            self.array.drain.notice
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Says whether balancers stand in front of this edge.

@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::schema_text;
+use super::{schema_text, units};
 use crate::host_name::{HostPort, NamePattern};
 use crate::side::SidePair;
 
@@ -94,6 +95,40 @@ pub struct Array {
     pub balancers: SidePair<Vec<IpAddr>>,
     /// The port of the link between members.
     pub link_port: u16,
+    /// Between two questions to another member whether it is still there.
+    pub link_heartbeat: Duration,
+    /// Questions without an answer after which it counts as dead.
+    pub link_misses: u32,
+    /// What a member does when it ends in order.
+    pub drain: Drain,
+}
+
+/// `[array.drain]`: how a member of an array ends in order, so that the others take over its clients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Drain {
+    /// From the moment at which `/readyz` says no until the listeners close: balancers need it to look elsewhere.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "schema_text::Duration")]
+    pub notice: Duration,
+    /// How long `edge-access` then waits for its connections to end; at most 10 min.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "schema_text::Duration")]
+    pub timeout: Duration,
+    /// As many per cent of them a second are closed at most, each when its client sent a keep-alive and nothing else lately.
+    #[schemars(range(min = 1, max = 100))]
+    pub percent_per_second: u32,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            notice: Duration::from_secs(3),
+            // Longer than clients are told to wait between two keep-alives.
+            timeout: Duration::from_secs(6 * 60),
+            percent_per_second: 1,
+        }
+    }
 }
 
 /// Files with one 32-byte secret each, as hex digits; three at a time so that a change loses nothing.

@@ -208,6 +208,9 @@ rules! {
     REMOTE_EDGE_HERE = 112 Error, "Remote users of a domain are sent elsewhere and here.",
         "Who is sent away comes back and is sent away again.",
         "Set remote_users_here = false and name the edge of the other site, or leave remote_users_edge out.";
+    ARRAY_TIME = 113 Error, "A time of the array is unreasonable.",
+        "A heartbeat that is too fast or too slow finds no dead member in time; the unit of edge-access gives a drain ten minutes.",
+        "Use array.link_heartbeat from 100 ms to 1 min, array.drain.notice up to 1 min, array.drain.timeout from 1 s to 10 min.";
 
     MEMBER_NAME_TWICE = 201 Error, "Two members have one name.",
         "--node would not know which is meant.",

@@ -38,6 +38,7 @@ impl Service for WebconfAgent {
             admin: config.socket.with_file_name("admin.sock"),
             changers: Changers::default(),
             health: health.into_iter().collect(),
+            notice: Duration::ZERO,
             drain: config.limits.drain_timeout + Duration::from_secs(5),
         }
     }

@@ -212,6 +212,27 @@ impl EdgeHost {
         Ok(())
     }
 
+    /// Tells a daemon to end in order, and does not wait for it.
+    pub fn begin_stop(&mut self, service: Service) -> Result<()> {
+        self.daemon(service)?.signal(rustix::process::Signal::TERM)
+    }
+
+    /// Waits for the end of a daemon that was told to end.
+    pub fn finish_stop(&mut self, service: Service) -> Result<()> {
+        let name = service.daemon();
+        bounded::until(&format!("{name} ends"), DRAIN_PATIENCE, || {
+            Ok(self.daemon(service)?.still_runs().is_err())
+        })?;
+        self.daemons.remove(&service);
+        Ok(())
+    }
+
+    /// Whether a daemon says that work may be sent to it.
+    #[must_use]
+    pub fn is_ready(&self, service: Service) -> bool {
+        self.answers(service, "/readyz")
+    }
+
     /// Ends one daemon at once, as a crash would.
     pub fn kill_one(&mut self, service: Service) {
         drop(self.daemons.remove(&service));
@@ -515,6 +536,7 @@ secrets = {{ current = {secret:?} }}
 fqdn = "{sip_name}"
 internal_fqdn = "{edge}"
 certificates = [{access_pair}]
+inside_routes = "{inside_routes}"
 
 [access.hep]
 collector = "{director_address}"
@@ -560,6 +582,8 @@ cores = 2
         domain = site.domain,
         topology = if is_array { "scaled" } else { "single" },
         members = members.concat(),
+        // The Director knows the array's name and no member's: whatever it sends may come to either.
+        inside_routes = if is_array { "array" } else { "member" },
         balancing = if is_array {
             balancing(site)
         } else {
@@ -628,6 +652,7 @@ fn balancing(site: &Site) -> String {
     format!(
         r#"vips = {{ external = {{ access = ["{}"], webconf = ["{}"], av = ["{}"] }}, internal = {{ access = ["{}"], av = ["{ARRAY_AV_INSIDE}"] }} }}
 balancers = {{ external = ["{BALANCER_OUTSIDE}"], internal = ["{BALANCER_INSIDE}"] }}
+drain = {{ timeout = "5 s" }}
 "#,
         site.access, site.webconf, site.av, site.internal,
     )

@@ -30,6 +30,7 @@ pub mod port_scan;
 pub mod process;
 pub mod report;
 pub mod sandbox;
+pub mod sip_client;
 pub mod step;
 pub mod strace;
 pub mod tls_client;

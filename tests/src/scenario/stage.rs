@@ -16,7 +16,9 @@ use edge_access::ws::content::{self, Content as Framed};
 use edge_access::ws::frame::{Reader, Step};
 use edge_access::ws::write;
 use edge_common::cert::identity::{CertificateId, Fingerprint, ProvenNames};
-use edge_common::config::{AccessLimits, Clients, Disclosure, RegisterMode, SipDomain, WebSocket};
+use edge_common::config::{
+    AccessLimits, Clients, Disclosure, InsideRoutes, RegisterMode, SipDomain, WebSocket,
+};
 use edge_common::host_name::{HostName, HostPort};
 use edge_common::partner_proof::Rules;
 use edge_common::random::Seeded;
@@ -400,7 +402,8 @@ impl Stage {
                             self.deeds.push_back(Deed::Dialled(target));
                         }
                         Output::Ask(question) => self.authority.handle_question(self.now, question),
-                        Output::Event(_) => {}
+                        // There is no other member.
+                        Output::Link(_) | Output::Event(_) => {}
                     }
                 }
             }
@@ -575,6 +578,10 @@ fn settings(changes: &[Setting]) -> Settings {
         }],
         remote_users: true,
         anonymous_users,
+        other_members: Vec::new(),
+        inside_routes: InsideRoutes::Member,
+        is_balanced: false,
+        drain_percent_per_second: 1,
         register_mode: RegisterMode::Path,
         websocket: WebSocket::default(),
         clients: Clients::default(),

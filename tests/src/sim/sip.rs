@@ -187,8 +187,8 @@ impl Edge {
                 Output::Event(event) => self.events.push(event),
                 Output::Dial(target) => later.push(Later::Dial(target)),
                 Output::Ask(question) => later.push(Later::Ask(question)),
-                // There is one core in this world.
-                Output::Cross(_) => {}
+                // There is one core in this world, and no other member.
+                Output::Cross(_) | Output::Link(_) => {}
             }
         }
         for what in later {

@@ -6,7 +6,9 @@ use edge_access::proxy::refusal::Drop;
 use edge_access::proxy::settings::{FederationRules, Settings};
 use edge_access::proxy::token::Tokens;
 use edge_access::proxy::{Event, Proxy};
-use edge_common::config::{AccessLimits, Clients, Disclosure, RegisterMode, SipDomain, WebSocket};
+use edge_common::config::{
+    AccessLimits, Clients, Disclosure, InsideRoutes, RegisterMode, SipDomain, WebSocket,
+};
 use edge_common::host_name::HostName;
 use edge_common::random::Seeded;
 use edge_common::secret::{ArraySecret, Secrets};
@@ -164,6 +166,10 @@ fn settings() -> Settings {
         external: name("sip.edge.test"),
         internal: name("inside.edge.test"),
         member: name(MEMBER),
+        other_members: Vec::new(),
+        inside_routes: InsideRoutes::Member,
+        is_balanced: false,
+        drain_percent_per_second: 1,
         client_port: 443,
         federation_port: 5061,
         internal_port: 5061,

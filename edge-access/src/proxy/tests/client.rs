@@ -56,7 +56,7 @@ fn a_sign_in_goes_to_the_director_and_its_answer_back_over_the_same_connection()
     let path = values(&inside, "Path");
     assert!(
         path[0].starts_with("<sip:")
-            && path[0].ends_with("@edge1.contoso.internal:5061;transport=tls;lr;ob>"),
+            && path[0].ends_with("@edge1.contoso.internal:5061;transport=tls;lr>"),
         "{path:?}"
     );
     assert_eq!(values(&inside, "Record-Route").len(), 1);

@@ -13,7 +13,7 @@ fn path_of(world: &mut World, director: FlowKey, client: FlowKey) -> String {
             "sip:contoso.test",
             "bob@contoso.test",
             "bob@contoso.test",
-            &[],
+            &["Supported: path, outbound"],
         ),
     );
     let inside = world.sent(director).expect("forwarded");
@@ -402,7 +402,8 @@ fn while_draining_dialogs_go_on_and_new_ones_go_elsewhere() {
     let mut world = World::new();
     let (director, client) = (world.next_hop(0), world.client(0));
     let path = path_of(&mut world, director, client);
-    world.cores[0].handle_drain();
+    let now = world.now;
+    world.cores[0].handle_drain(now);
     world.receive(
         client,
         request(

@@ -58,7 +58,7 @@ fn a_partner_is_proven_once_and_its_dialog_runs_both_ways() {
     assert!(values(&inside, "P-Asserted-Identity").is_empty());
     let routes = values(&inside, "Record-Route");
     assert!(
-        routes[0].ends_with("@edge1.contoso.internal:5061;transport=tls;lr>"),
+        routes[0].ends_with("@edge.contoso.internal:5061;transport=tls;lr>"),
         "{routes:?}"
     );
     assert!(

@@ -110,7 +110,7 @@ fn a_browser_gets_a_path_in_every_register_mode() {
         });
         let (director, browser) = (world.next_hop(0), browser(&mut world, 0));
         let path = path_of(&mut world, director, browser);
-        assert!(path.ends_with(";transport=tls;lr;ob>"), "{mode:?}: {path}");
+        assert!(path.ends_with(";transport=tls;lr>"), "{mode:?}: {path}");
     }
 }
 

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use edge_common::cert::identity::{CertificateId, Fingerprint, ProvenNames};
-use edge_common::config::{AccessLimits, Clients, Disclosure, RegisterMode, SipDomain, WebSocket};
+use edge_common::config::{
+    AccessLimits, Clients, Disclosure, InsideRoutes, RegisterMode, SipDomain, WebSocket,
+};
 use edge_common::host_name::{HostName, HostPort};
 use edge_common::partner_proof::Rules;
 use edge_common::random::Seeded;
@@ -19,7 +21,7 @@ use crate::proxy::flow::{Partner, Peer, Standing};
 use crate::proxy::settings::{FederationRules, Settings};
 use crate::proxy::token::{FlowKey, Tokens, tests::secrets};
 use crate::proxy::watch::{Decision, Seen};
-use crate::proxy::{CloseReason, Event, Output, Proxy};
+use crate::proxy::{CloseReason, Event, Linked, Output, Proxy};
 
 pub(super) struct World {
     pub(super) now: Now,
@@ -35,6 +37,8 @@ pub(super) struct World {
     pub(super) events: Vec<Event>,
     /// What DNS is asked is lost.
     pub(super) deaf: bool,
+    /// What left for other members.
+    pub(super) linked: Vec<Linked>,
 }
 
 pub(super) fn name(text: &str) -> HostName {
@@ -48,6 +52,10 @@ pub(in crate::proxy) fn settings() -> Settings {
         external: name("sip.contoso.test"),
         internal: name("edge.contoso.internal"),
         member: name("edge1.contoso.internal"),
+        other_members: Vec::new(),
+        inside_routes: InsideRoutes::Member,
+        is_balanced: false,
+        drain_percent_per_second: 1,
         client_port: 443,
         federation_port: 5061,
         internal_port: 5061,
@@ -115,6 +123,7 @@ impl World {
             resolved: Vec::new(),
             events: Vec::new(),
             deaf: false,
+            linked: Vec::new(),
         }
     }
 
@@ -268,6 +277,7 @@ impl World {
                         }
                         Output::Close { flow, reason } => self.closed.push((flow, reason)),
                         Output::Cross(parcel) => parcels.push(parcel),
+                        Output::Link(linked) => self.linked.push(linked),
                         Output::Dial(target) => self.dialled.push(target),
                         Output::Ask(question) => self.authority.handle_question(self.now, question),
                         Output::Event(event) => self.events.push(event),

@@ -171,6 +171,7 @@ impl Proxy {
             return;
         };
         entry.egress = way.egress;
+        entry.link = way.link;
         entry.towards = way.realm;
         entry.from = branch.realm;
         entry.mark = branch.egress;
@@ -851,6 +852,7 @@ impl Proxy {
         };
         let (ingress, egress, realm, mark) =
             (entry.ingress, entry.egress, entry.towards, entry.mark);
+        let link = entry.link;
         let branch = self.branch_of(id, entry);
         let mut index = Index::new(self.settings.limits.headers);
         let Ok(message) = Message::parse(bytes, &mut index) else {
@@ -866,6 +868,9 @@ impl Proxy {
         let outside = RouteToken::Client(self.flow_ref(ingress));
         let way = Way {
             egress,
+            link,
+            // What it belongs to went there already.
+            outbound: false,
             realm,
             mark,
             outside: &outside,

@@ -16,7 +16,7 @@ use std::time::Instant;
 use edge_common::timer::TimerId;
 
 use super::{Timer, invite_client, invite_server, other_client, other_server};
-use crate::proxy::token::{FlowKey, Realm};
+use crate::proxy::token::{FlowKey, FlowRef, Realm};
 
 /// Names one transaction of one core; a slot that is used again has another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,6 +64,8 @@ pub struct Entry {
     pub ingress: FlowKey,
     /// The connection that it went over.
     pub egress: FlowKey,
+    /// Where it went over the link to another member.
+    pub link: Option<FlowRef>,
     /// What kind of far end that is.
     pub towards: Realm,
     /// What kind of far end the request came from.
@@ -189,6 +191,7 @@ impl Table {
             machines: start.machines,
             ingress: start.ingress,
             egress: start.ingress,
+            link: None,
             towards: Realm::Inside,
             from: Realm::Inside,
             mark: 0,

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::Check;
-use crate::config::file::{File, Member};
+use crate::config::file::{Array, File, Member};
 use crate::config::rule;
 use crate::ports::{Direction, PortRange, Purpose, Row, Service, Standing, TABLE, Transport};
 use crate::side::Side;
@@ -55,10 +55,10 @@ fn one_vip_each(check: &mut Check<'_>) {
         (Side::Internal, Service::Av) => &array.vips.internal.av,
         (Side::Internal, Service::Webconf) => &[],
     };
-    // Health is asked of each member, not of the array.
+    // Health is asked of each member, and members link with each other, past the array's addresses.
     let rows: Vec<_> = listening(file)
         .into_iter()
-        .filter(|(row, _)| row.purpose != Purpose::Health)
+        .filter(|(row, _)| !matches!(row.purpose, Purpose::Health | Purpose::Link))
         .collect();
     for (index, (row, port)) in rows.iter().enumerate() {
         for (other, _) in rows[..index]
@@ -237,8 +237,9 @@ fn is_served(row: &Row, file: &File) -> bool {
         | Purpose::Relay
         | Purpose::Mras
         | Purpose::TurnRest
-        | Purpose::Health
-        | Purpose::Link => true,
+        | Purpose::Health => true,
+        // A single edge has nobody to link with.
+        Purpose::Link => file.members.len() != 1,
     }
 }
 
@@ -257,6 +258,11 @@ fn port(file: &File, key: &str) -> Option<u16> {
         "access.client_port" => Some(access?.client_port),
         "access.federation_port" => Some(access?.federation_port),
         "access.internal_port" => Some(access?.internal_port),
+        "array.link_port" => Some(
+            file.array
+                .as_ref()
+                .map_or_else(|| Array::default().link_port, |array| array.link_port),
+        ),
         "webconf.port" => Some(webconf?.port),
         "webconf.agent_port" => Some(webconf?.agent_port),
         "av.udp_port" => Some(av?.udp_port),

@@ -1,9 +1,12 @@
 //! Which hosts, which services, and what stands in front of them.
 
+use std::time::Duration;
+
 use super::facts::is_unicast;
 use super::{Check, repeated};
 use crate::config::organization::Topology;
 use crate::config::rule;
+use crate::config::units::duration_text;
 use crate::ports::Service;
 
 pub(super) fn apply(check: &mut Check<'_>) {
@@ -18,6 +21,7 @@ pub(super) fn apply(check: &mut Check<'_>) {
     }
     vips_right(check);
     balancers_on_their_side(check);
+    array_times(check);
     federation_here(check);
     remote_users_here(check);
 }
@@ -202,6 +206,37 @@ fn balancers_on_their_side(check: &mut Check<'_>) {
     }
 }
 
+/// Long enough to mean something, short enough for whoever waits.
+fn array_times(check: &mut Check<'_>) {
+    let Some(array) = &check.file.array else {
+        return;
+    };
+    for (key, value, least, most) in [
+        ("array.link_heartbeat", array.link_heartbeat, TENTH, MINUTE),
+        (
+            "array.drain.notice",
+            array.drain.notice,
+            Duration::ZERO,
+            MINUTE,
+        ),
+        (
+            "array.drain.timeout",
+            array.drain.timeout,
+            SECOND,
+            10 * MINUTE,
+        ),
+    ] {
+        if value < least || value > most {
+            let [value, least, most] = [value, least, most].map(duration_text);
+            check.tell(
+                rule::ARRAY_TIME,
+                key,
+                format!("{value} is not between {least} and {most}"),
+            );
+        }
+    }
+}
+
 fn federation_here(check: &mut Check<'_>) {
     let Some(organization) = &check.file.organization else {
         return;
@@ -243,3 +278,7 @@ fn remote_users_here(check: &mut Check<'_>) {
         }
     }
 }
+
+const TENTH: Duration = Duration::from_millis(100);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
