@@ -315,7 +315,10 @@ fn a_client_that_does_not_read_is_let_go_and_nobody_else_waits() {
     }
     assert_eq!(edge.metric(stalled), 1);
     next_hops[core].send(message());
-    assert_eq!(status(&next_hops[core].receive()), "430 Flow Failed");
+    assert_eq!(
+        status(&next_hops[core].receive()),
+        "480 Temporarily Unavailable"
+    );
     let mut other = edge.client();
     other.send(register("carol"));
     either(&mut next_hops);

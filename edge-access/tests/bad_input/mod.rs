@@ -205,7 +205,14 @@ fn a_token_replayed_from_another_connection_leads_nowhere() {
     let mut stage = Stage::set();
     let mut owner = stage.edge.client();
     let alice = "alice@contoso.test";
-    owner.send(request("REGISTER", "sip:contoso.test", alice, alice, &[]));
+    let outbound = ["Supported: path, outbound"];
+    owner.send(request(
+        "REGISTER",
+        "sip:contoso.test",
+        alice,
+        alice,
+        &outbound,
+    ));
     let (core, asked) = stage.inside();
     stage.next_hops[core].send(response(&asked, "200 OK"));
     owner.receive();

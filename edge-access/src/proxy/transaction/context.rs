@@ -172,6 +172,7 @@ impl Proxy {
         };
         entry.egress = way.egress;
         entry.link = way.link;
+        entry.outbound = way.outbound;
         entry.towards = way.realm;
         entry.from = branch.realm;
         entry.mark = branch.egress;
@@ -508,8 +509,9 @@ impl Proxy {
             Some(entry) if entry.timed_out => Refusal::Timeout,
             Some(Entry {
                 towards: Realm::Client,
+                outbound,
                 ..
-            }) => Refusal::FlowGone,
+            }) => Refusal::gone(*outbound),
             Some(Entry {
                 towards: Realm::Partner,
                 ..

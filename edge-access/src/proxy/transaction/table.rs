@@ -66,6 +66,8 @@ pub struct Entry {
     pub egress: FlowKey,
     /// Where it went over the link to another member.
     pub link: Option<FlowRef>,
+    /// Whoever sent it understands RFC 5626.
+    pub outbound: bool,
     /// What kind of far end that is.
     pub towards: Realm,
     /// What kind of far end the request came from.
@@ -192,6 +194,7 @@ impl Table {
             ingress: start.ingress,
             egress: start.ingress,
             link: None,
+            outbound: false,
             towards: Realm::Inside,
             from: Realm::Inside,
             mark: 0,
