@@ -9,7 +9,7 @@ BUILT  := $(or $(CARGO_TARGET_DIR),target)
 ROUNDS ?= 3
 QUICK  ?=
 
-.PHONY: help demo test torture lint unit lab instructions pure deny bins bench-access setup clean fuzz fuzz-proof
+.PHONY: help demo test torture lint unit lab instructions pure deny bins bench-access bench-webconf setup clean fuzz fuzz-proof
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,12 @@ bench-access: setup ## the Access Edge beside Kamailio, about 8 minutes; ROUNDS=
 	$(STAGE) build   $(CARGO) build --release --locked -p edge-tests --bin edge-bench
 	$(STAGE) bench   $(BUILT)/release/edge-bench access --rounds $(if $(QUICK),1,$(ROUNDS)) $(if $(QUICK),--quick,) \
 		--daemon $(BUILT)/dist/edge-access --benches tests/benches --page BENCHMARKS.md
+
+bench-webconf: setup ## the Web Conferencing Edge beside HAProxy, about 6 minutes; ROUNDS=5, or QUICK=1
+	$(STAGE) build   $(CARGO) build --profile dist --locked -p edge-webconf --bins
+	$(STAGE) build   $(CARGO) build --release --locked -p edge-tests --bin edge-bench
+	$(STAGE) bench   $(BUILT)/release/edge-bench webconf --rounds $(if $(QUICK),1,$(ROUNDS)) $(if $(QUICK),--quick,) \
+		--daemon $(BUILT)/dist/edge-webconf --benches tests/benches --page BENCHMARKS.md
 
 setup: ## Debian packages for the lab (starts no service)
 	$(STAGE) setup   tests/setup.sh

@@ -11,11 +11,14 @@
 
 use super::credentials::{Authority, Key};
 use super::driver::Load;
+use super::host::{
+    self, CLIENTS, EXTERNAL, INSIDE, INTERNAL, LOAD_CPU, Options, Places, SERVER_CPU, at,
+};
 use super::load::target::{Own, Target};
 use super::load::{Order, Report, handshakes, idle, sip, standin};
-use super::procfs;
+use super::record::{self, Record, Server as _, Shown};
 use super::server::Server;
-use super::table::{self, Bar, Row, Samples};
+use super::table::{Bar, Row};
 use crate::lab::bounded;
 use crate::lab::ca::{Pair, write_private};
 use crate::lab::metrics;
@@ -23,46 +26,31 @@ use crate::lab::netns::Netns;
 use crate::lab::sandbox::eprintln_line;
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// How thorough.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Options {
-    /// How often each row is measured on each server.
-    pub rounds: usize,
-    /// Short runs, fewer idle clients: to see that it works, not to claim anything.
-    pub quick: bool,
-}
-
-/// Where things are.
-#[derive(Clone, Debug)]
-pub struct Places {
-    /// The daemon to measure.
-    pub daemon: PathBuf,
-    /// `tests/benches`: the peer's configuration, and where results go.
-    pub benches: PathBuf,
-    /// A directory of this run.
-    pub work: PathBuf,
-}
 
 /// Runs all of it; the rows, and the raw results as JSON lines.
 pub fn run(options: Options, places: &Places) -> Result<(Vec<Row>, String)> {
     let plan = Plan::of(options);
     let mut bench = Bench::prepare(places)?;
-    bench.note(&head(options, places)?);
+    let head = host::head(
+        "access",
+        options,
+        &places.daemon,
+        &["kamailio", "--version"],
+    )?;
+    bench.record.note(&head);
     for round in 1..=options.rounds {
-        bench.round = round;
+        bench.record.round = round;
         eprintln_line(&format!("round {round} of {}", options.rounds));
         bench.transactions(&plan)?;
         bench.handshakes(&plan)?;
         bench.idle(&plan)?;
     }
     bench.churn(&plan)?;
-    Ok((bench.rows(&plan), bench.raw))
+    Ok((bench.rows(&plan), bench.record.raw()))
 }
 
 /// Lengths and numbers of a run.
@@ -141,8 +129,8 @@ enum Who {
     Kamailio,
 }
 
-impl Who {
-    const fn name(self) -> &'static str {
+impl record::Server for Who {
+    fn name(self) -> &'static str {
         match self {
             Self::Edge => "edge",
             Self::EdgeP256 => "edge-p256",
@@ -157,16 +145,12 @@ struct Bench<'p> {
     certs: PathBuf,
     host: Netns,
     load: Load,
-    round: usize,
-    raw: String,
-    samples: BTreeMap<(&'static str, Who), Samples>,
-    notes: BTreeMap<(&'static str, Who), String>,
-    broken: BTreeMap<&'static str, String>,
+    record: Record<Who>,
 }
 
 impl<'p> Bench<'p> {
     fn prepare(places: &'p Places) -> Result<Self> {
-        let (host, load) = hosts(&places.work)?;
+        let (host, load) = host::hosts(&places.work)?;
         let certs = places.work.join("certs");
         let authority = Authority::new(&certs)?;
         let issue = |label, key, names: &[&str]| authority.issue(label, key, names);
@@ -177,8 +161,10 @@ impl<'p> Bench<'p> {
         issue("fed", Key::Rsa, &[NAME_PARTNER])?;
         let standin = standin::Plan {
             address: POOL,
-            own: own(&pool),
-            ca: authority.file(),
+            tls: Some(standin::Tls {
+                own: own(&pool),
+                ca: authority.file(),
+            }),
             does: standin::Does::Sip,
         };
         write_edge(places, &certs, Who::Edge)?;
@@ -188,12 +174,8 @@ impl<'p> Bench<'p> {
             places,
             certs,
             host,
-            load: Load::start(&load, LOAD_CPU, Some(&standin))?,
-            round: 0,
-            raw: String::new(),
-            samples: BTreeMap::new(),
-            notes: BTreeMap::new(),
-            broken: BTreeMap::new(),
+            load: Load::start(&load, LOAD_CPU, &[standin])?,
+            record: Record::new(),
         })
     }
 
@@ -215,8 +197,9 @@ impl<'p> Bench<'p> {
                 let Report::Sip(report) = report else {
                     bail!("another report than ordered");
                 };
-                self.sample(shape.key, who, report.server_cpu_s_per_10k);
-                self.remark(
+                self.record
+                    .sample(shape.key, who, report.server_cpu_s_per_10k);
+                self.record.remark(
                     shape.key,
                     who,
                     format!(
@@ -229,7 +212,7 @@ impl<'p> Bench<'p> {
                 );
                 if report.failed > 0 && who != Who::Kamailio {
                     let why = format!("{} transactions failed", report.failed);
-                    self.broken.insert(shape.key, why);
+                    self.record.fail(shape.key, why);
                 }
                 server.still_runs().with_context(|| server.last_words())?;
             }
@@ -271,17 +254,17 @@ impl<'p> Bench<'p> {
             });
             match self.order(key, who, &order, seconds) {
                 Ok(Report::Handshakes(report)) => {
-                    self.sample(key, who, report.server_cpu_ms);
+                    self.record.sample(key, who, report.server_cpu_ms);
                     if report.failed > 0 {
                         let why = format!("{}: {} failed", who.name(), report.failed);
-                        self.remark(key, who, why);
+                        self.record.remark(key, who, why);
                     }
                     server.stop();
                     return Ok(());
                 }
                 Ok(_) => bail!("another report than ordered"),
                 Err(error) if who == Who::Kamailio && attempt < ATTEMPTS => {
-                    self.note(&json!({ "row": key, "server": who.name(), "attempt": attempt, "error": format!("{error:#}") }));
+                    self.record.note(&json!({ "row": key, "server": who.name(), "attempt": attempt, "error": format!("{error:#}") }));
                     server.stop();
                 }
                 Err(error) => return Err(error.context(server.last_words())),
@@ -293,7 +276,7 @@ impl<'p> Bench<'p> {
     fn idle(&mut self, plan: &Plan) -> Result<()> {
         for who in [Who::Edge, Who::Kamailio] {
             // The peer is measured for comparison only, and once.
-            if who == Who::Kamailio && self.round > 1 {
+            if who == Who::Kamailio && self.record.round > 1 {
                 continue;
             }
             let connections = match who {
@@ -305,6 +288,7 @@ impl<'p> Bench<'p> {
                 target: self.client_target(who),
                 server: server.processes(),
                 sip_domain: Some(DOMAIN.to_owned()),
+                preface: None,
                 connections,
             });
             let outcome = self.order("idle", who, &order, connections as f64 / 100.0);
@@ -315,20 +299,21 @@ impl<'p> Bench<'p> {
                         Who::Kamailio => report.pss_kib_each,
                         Who::Edge | Who::EdgeP256 => report.rss_kib_each,
                     };
-                    self.sample("idle", who, each);
+                    self.record.sample("idle", who, each);
                     let kernel = report.kernel_kib_each.map_or_else(
                         || "kernel memory not readable".to_owned(),
                         |kib| format!("{kib:.1} KiB in the kernel for both ends"),
                     );
-                    self.remark("idle", who, format!("{} clients, {kernel}", report.open));
+                    self.record
+                        .remark("idle", who, format!("{} clients, {kernel}", report.open));
                     if report.failed > 0 && who != Who::Kamailio {
                         let why = format!("{} clients could not sign in", report.failed);
-                        self.broken.insert("idle", why);
+                        self.record.fail("idle", why);
                     }
                 }
                 Ok(_) => bail!("another report than ordered"),
                 Err(error) if who == Who::Kamailio => {
-                    self.remark("idle", who, format!("failed: {error}"));
+                    self.record.remark("idle", who, format!("failed: {error}"));
                 }
                 Err(error) => return Err(error.context(server.last_words())),
             }
@@ -353,19 +338,19 @@ impl<'p> Bench<'p> {
                 Some(seconds) => format!("died after {seconds:.0} s"),
                 None => format!("lived, {:+} KiB", report.growth_kib()),
             };
-            self.remark(
+            self.record.remark(
                 "churn",
                 who,
                 format!("{} handshakes, {fate}", report.handshakes),
             );
             if who == Who::Edge {
-                self.sample("churn", who, report.growth_kib() as f64);
+                self.record.sample("churn", who, report.growth_kib() as f64);
                 let ended = server.still_runs().is_err() || report.died_after_s.is_some();
                 if ended {
-                    self.broken.insert("churn", server.last_words());
+                    self.record.fail("churn", server.last_words());
                 } else if report.failed > 0 {
                     let why = format!("{} handshakes failed", report.failed);
-                    self.broken.insert("churn", why);
+                    self.record.fail("churn", why);
                 }
             }
             server.stop();
@@ -373,7 +358,7 @@ impl<'p> Bench<'p> {
         Ok(())
     }
 
-    fn rows(&mut self, plan: &Plan) -> Vec<Row> {
+    fn rows(&self, plan: &Plan) -> Vec<Row> {
         let mut rows = Vec::new();
         for shape in &SHAPES {
             rows.push(self.row(shape.key, Who::Edge, shape.what, 3, Bar::Ratio(shape.bar)));
@@ -407,51 +392,25 @@ impl<'p> Bench<'p> {
     }
 
     fn row(&self, key: &'static str, who: Who, what: &str, digits: usize, bar: Bar) -> Row {
-        let samples = |who| self.samples.get(&(key, who)).cloned().unwrap_or_default();
-        let note = [who, Who::Kamailio]
-            .into_iter()
-            .filter_map(|who| {
-                let note = self.notes.get(&(key, who))?;
-                Some(format!("{}: {note}", who.name()))
-            })
-            .collect::<Vec<_>>()
-            .join("; ");
-        Row {
-            what: what.to_owned(),
-            ours: samples(who),
-            peer: samples(Who::Kamailio),
+        self.record.row(&Shown {
+            key,
+            what,
+            ours: who,
+            peer: Who::Kamailio,
             digits,
             bar,
-            note,
-            broken: self.broken.get(key).cloned(),
-        }
+        })
     }
 
     fn order(&mut self, key: &str, who: Who, order: &Order, seconds: f64) -> Result<Report> {
         let limit = Duration::from_secs_f64(seconds) + GRACE;
         let report = self.load.order(order, limit);
-        let (round, server) = (self.round, who.name());
+        let server = who.name();
         match &report {
-            Ok(report) => {
-                self.note(&json!({ "round": round, "row": key, "server": server, "load_average": procfs::load_average(), "report": report }));
-            }
+            Ok(report) => self.record.report(key, who, report),
             Err(error) => eprintln_line(&format!("{server}, {key}: {error:#}")),
         }
         report.with_context(|| format!("{server}, {key}"))
-    }
-
-    fn sample(&mut self, key: &'static str, who: Who, value: f64) {
-        eprintln_line(&format!("  {key:10} {:10} {value:.3}", who.name()));
-        self.samples.entry((key, who)).or_default().add(value);
-    }
-
-    fn remark(&mut self, key: &'static str, who: Who, text: String) {
-        self.notes.insert((key, who), text);
-    }
-
-    fn note(&mut self, record: &serde_json::Value) {
-        self.raw.push_str(&record.to_string());
-        self.raw.push('\n');
     }
 
     fn start(&self, who: Who) -> Result<Server> {
@@ -534,36 +493,6 @@ fn ready(host: &Netns) -> Result<()> {
     bounded::until("the edge is ready", limit, || Ok(asked())).map(drop)
 }
 
-/// The host of the servers and the host of the load, with two wires between them.
-fn hosts(work: &Path) -> Result<(Netns, Netns)> {
-    let server = Netns::create("server", None, work)?;
-    let load = Netns::create("load", None, work)?;
-    server.link("ext", &load, "ext")?;
-    server.link("int", &load, "int")?;
-    for (host, external, internal) in [(&server, EXTERNAL, INTERNAL), (&load, CLIENTS, INSIDE)] {
-        host.addresses("ext", &[&format!("{external}/24")])?;
-        host.addresses("int", &[&format!("{internal}/24")])?;
-    }
-    Ok((server, load))
-}
-
-fn head(options: Options, places: &Places) -> Result<serde_json::Value> {
-    let version = |program: &Path| -> Result<String> {
-        let mut command = std::process::Command::new(program);
-        let text = bounded::run(command.arg("--version"), Duration::from_secs(5))?.text();
-        Ok(text.lines().next().unwrap_or_default().to_owned())
-    };
-    Ok(json!({
-        "benchmark": "access",
-        "rounds": options.rounds,
-        "quick": options.quick,
-        "machine": procfs::machine(),
-        "edge": version(&places.daemon)?,
-        "peer": version(Path::new("kamailio")).unwrap_or_default(),
-        "peer_arguments": KAMAILIO_ARGUMENTS,
-    }))
-}
-
 fn own(pair: &Pair) -> Own {
     Own {
         chain: pair.chain.clone(),
@@ -613,36 +542,6 @@ fn write_edge(places: &Places, certs: &Path, who: Who) -> Result<()> {
     Ok(())
 }
 
-/// Writes the raw results and the table, and puts the table into the page.
-pub fn publish(rows: &[Row], raw: &str, benches: &Path, page: &Path) -> Result<String> {
-    let results = benches.join("results");
-    fs::create_dir_all(&results)?;
-    fs::write(results.join("access.jsonl"), raw)?;
-    let table = table::markdown(rows, "Kamailio");
-    fs::write(results.join("access.md"), &table)?;
-    table::put_into(page, "access", &table)?;
-    Ok(table)
-}
-
-/// Every process of a benchmark may have as many descriptors as the machine allows.
-pub fn raise_open_files() -> Result<()> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    Ok(setrlimit(Resource::Nofile, raised)?)
-}
-
-const fn at(address: Ipv4Addr, port: u16) -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(address), port)
-}
-
-const EXTERNAL: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
-const INTERNAL: Ipv4Addr = Ipv4Addr::new(10, 10, 0, 10);
-const CLIENTS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
-const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 10, 0, 50);
 const EDGE_CLIENTS: SocketAddr = at(EXTERNAL, 17_443);
 const EDGE_PARTNERS: SocketAddr = at(EXTERNAL, 17_061);
 const EDGE_HEALTH: SocketAddr = at(INTERNAL, 9561);
@@ -658,8 +557,6 @@ const NAME_PARTNER: &str = "access.fabrikam.test";
 const KAMAILIO_ARGUMENTS: [&str; 10] = [
     "-DD", "-E", "-m", "512", "-M", "32", "-x", "tlsf", "-X", "tlsf",
 ];
-const SERVER_CPU: usize = 0;
-const LOAD_CPU: usize = 1;
 /// With the head this makes a request of about 850 bytes.
 const BODY: usize = 400;
 const AT_ONCE: usize = 8;

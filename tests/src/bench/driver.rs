@@ -17,14 +17,14 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts this very program again as `load` on host `netns`, pinned to `cpu`, with a stand-in for the server inside.
-    pub fn start(netns: &Netns, cpu: usize, standin: Option<&standin::Plan>) -> Result<Self> {
+    /// Starts this very program again as `load` on host `netns`, pinned to `cpu`, with stand-ins for servers inside.
+    pub fn start(netns: &Netns, cpu: usize, standins: &[standin::Plan]) -> Result<Self> {
         let mut command = netns.command("taskset");
         command
             .args(["-c", &cpu.to_string()])
             .arg(std::env::current_exe().context("cannot find this program's own file")?)
             .arg("load");
-        if let Some(plan) = standin {
+        for plan in standins {
             command.args(["--standin", &serde_json::to_string(plan)?]);
         }
         let mut child = command

@@ -8,14 +8,18 @@
 //!
 //! [`load`] is the load: SIP transactions, handshakes, idle connections, bytes through a relay; it reads what the
 //! server's processes cost from [`procfs`]. [`server`] starts and ends servers, [`credentials`] makes their
-//! certificates, [`table`] judges. [`access`] is the benchmark of the Access Edge; [`instructions`] counts
-//! instructions of its core, which no neighbour on the machine can change.
+//! certificates, [`host`] the two hosts, [`record`] keeps what was measured, [`table`] judges. [`access`] is the benchmark
+//! of the Access Edge, [`webconf`] that of the Web Conferencing Edge; [`instructions`] counts instructions of the core of
+//! the former, which no neighbour on the machine can change.
 
 pub mod access;
 pub mod credentials;
 pub mod driver;
+pub mod host;
 pub mod instructions;
 pub mod load;
 pub mod procfs;
+pub mod record;
 pub mod server;
 pub mod table;
+pub mod webconf;

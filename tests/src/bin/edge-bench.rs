@@ -1,8 +1,8 @@
 //! `edge-bench`: the daemons and their peers under load, and the instructions of their cores.
 
 use clap::{Parser, Subcommand};
-use edge_tests::bench::access::{self, Options, Places};
-use edge_tests::bench::{instructions, load, table};
+use edge_tests::bench::host::{self, Options, Places};
+use edge_tests::bench::{access, instructions, load, table, webconf};
 use edge_tests::lab::sandbox::{self, eprintln_line};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
@@ -17,31 +17,14 @@ struct Arguments {
 #[derive(Subcommand)]
 enum What {
     /// The Access Edge beside Kamailio: prints the table and writes it into the results and the page.
-    Access {
-        /// How often each row is measured on each server.
-        #[arg(long, default_value_t = 3)]
-        rounds: usize,
-        /// Short runs, to see that it works; nothing is written.
-        #[arg(long)]
-        quick: bool,
-        /// The daemon.
-        #[arg(long, value_name = "FILE")]
-        daemon: PathBuf,
-        /// tests/benches of the checkout.
-        #[arg(long, value_name = "DIRECTORY")]
-        benches: PathBuf,
-        /// The page that shows the table.
-        #[arg(long, value_name = "FILE")]
-        page: PathBuf,
-        /// Keep logs and configurations.
-        #[arg(long)]
-        keep: bool,
-    },
+    Access(Beside),
+    /// The Web Conferencing Edge beside HAProxy; its agent is taken from beside the daemon.
+    Webconf(Beside),
     /// Orders on standard input, reports on standard output, one JSON object a line each.
     Load {
-        /// A stand-in for the server inside, as JSON.
-        #[arg(long, value_name = "JSON")]
-        standin: Option<String>,
+        /// A stand-in for a server inside, as JSON; there may be several.
+        #[arg(long = "standin", value_name = "JSON")]
+        standins: Vec<String>,
     },
     /// Counts the instructions of the core of the Access Edge under callgrind, and holds them to their bounds.
     Instructions {
@@ -58,20 +41,34 @@ enum What {
     },
 }
 
+/// What every benchmark beside a peer is told.
+#[derive(clap::Args)]
+struct Beside {
+    /// How often each row is measured on each server.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Short runs, to see that it works; nothing is written.
+    #[arg(long)]
+    quick: bool,
+    /// The daemon.
+    #[arg(long, value_name = "FILE")]
+    daemon: PathBuf,
+    /// tests/benches of the checkout.
+    #[arg(long, value_name = "DIRECTORY")]
+    benches: PathBuf,
+    /// The page that shows the table.
+    #[arg(long, value_name = "FILE")]
+    page: PathBuf,
+    /// Keep logs and configurations.
+    #[arg(long)]
+    keep: bool,
+}
+
 fn main() -> ExitCode {
     let result = match Arguments::parse().what {
-        What::Access {
-            rounds,
-            quick,
-            daemon,
-            benches,
-            page,
-            keep,
-        } => {
-            let options = Options { rounds, quick };
-            bench_access(options, &daemon, &benches, &page, keep)
-        }
-        What::Load { standin } => serve_load(standin.as_deref()),
+        What::Access(beside) => bench("access", "Kamailio", &beside, access::run),
+        What::Webconf(beside) => bench("webconf", "HAProxy", &beside, webconf::run),
+        What::Load { standins } => serve_load(&standins),
         What::Instructions { bounds } => count(&bounds),
         What::Stage { name, times } => {
             instructions::run_stage(&name, times).map(|()| ExitCode::SUCCESS)
@@ -83,29 +80,40 @@ fn main() -> ExitCode {
     })
 }
 
-fn bench_access(
-    options: Options,
-    daemon: &Path,
-    benches: &Path,
-    page: &Path,
-    keep: bool,
+/// Runs a benchmark in a sandbox of its own.
+fn bench(
+    name: &str,
+    peer: &str,
+    beside: &Beside,
+    run: impl FnOnce(Options, &Places) -> anyhow::Result<(Vec<table::Row>, String)>,
 ) -> anyhow::Result<ExitCode> {
-    access::raise_open_files()?;
+    host::raise_open_files()?;
     let Some(work) = sandbox::inside() else {
-        return sandbox::enter(keep).map(exit_code);
+        return sandbox::enter(beside.keep).map(exit_code);
     };
     sandbox::furnish()?;
     sandbox::end_on_signal()?;
+    let options = Options {
+        rounds: beside.rounds,
+        quick: beside.quick,
+    };
     let places = Places {
-        daemon: daemon.to_owned(),
-        benches: benches.to_owned(),
+        daemon: beside.daemon.clone(),
+        benches: beside.benches.clone(),
         work,
     };
-    let (rows, raw) = access::run(options, &places)?;
-    if options.quick {
-        print(&table::markdown(&rows, "Kamailio"));
+    let (rows, raw) = run(options, &places)?;
+    if beside.quick {
+        print(&table::markdown(&rows, peer));
     } else {
-        print(&access::publish(&rows, &raw, benches, page)?);
+        print(&host::publish(
+            name,
+            peer,
+            &rows,
+            &raw,
+            &beside.benches,
+            &beside.page,
+        )?);
     }
     let all_pass = rows.iter().all(table::Row::passes);
     Ok(if all_pass {
@@ -115,10 +123,10 @@ fn bench_access(
     })
 }
 
-fn serve_load(standin: Option<&str>) -> anyhow::Result<ExitCode> {
-    access::raise_open_files()?;
-    let standin = standin.map(serde_json::from_str).transpose()?;
-    load::serve(standin)?;
+fn serve_load(standins: &[String]) -> anyhow::Result<ExitCode> {
+    host::raise_open_files()?;
+    let plans = standins.iter().map(|plan| serde_json::from_str(plan));
+    load::serve(plans.collect::<Result<_, _>>()?)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,5 +1,6 @@
 //! Connections that are signed in and say nothing: what each of them holds.
 
+use super::pipe::open;
 use super::sip::Users;
 use super::target::Target;
 use crate::bench::procfs::{Memory, Processes, kernel_slab_kib};
@@ -20,6 +21,9 @@ pub struct Plan {
     pub server: Processes,
     /// Clients sign in as users of this domain; `None`: the handshake is all.
     pub sip_domain: Option<String>,
+    /// What each connection says first, to an echo; its echo is read.
+    #[serde(default)]
+    pub preface: Option<String>,
     /// Connections.
     pub connections: usize,
 }
@@ -59,6 +63,7 @@ pub async fn run(core: &CoreContext, plan: &Plan) -> Result<Report> {
                 Rc::clone(&kept),
             );
             let (count, users) = (plan.connections, users.clone());
+            let preface = plan.preface.clone();
             core.spawn(async move {
                 loop {
                     let number = next.replace(next.get() + 1);
@@ -67,7 +72,7 @@ pub async fn run(core: &CoreContext, plan: &Plan) -> Result<Report> {
                     }
                     let stream = match &users {
                         Some(users) => users.sign_in(&own, &dialer, number).await?,
-                        None => dialer.connect(&own).await?,
+                        None => open(&own, &dialer, preface.as_deref()).await?,
                     };
                     kept.borrow_mut().push(stream);
                 }

@@ -7,8 +7,10 @@
 
 pub mod handshakes;
 pub mod idle;
+pub mod joins;
 pub mod pipe;
 pub mod sip;
+pub mod stalled;
 pub mod standin;
 pub mod target;
 pub mod wire;
@@ -36,6 +38,10 @@ pub enum Order {
     Idle(idle::Plan),
     /// Bytes through a relay and back.
     Pipe(pipe::Plan),
+    /// Clients of a relay that come and go.
+    Joins(joins::Plan),
+    /// Clients of a relay that never read.
+    Stalled(stalled::Plan),
 }
 
 /// What came of an order.
@@ -52,6 +58,10 @@ pub enum Report {
     Idle(idle::Report),
     /// Of [`Order::Pipe`].
     Pipe(pipe::Report),
+    /// Of [`Order::Joins`].
+    Joins(joins::Report),
+    /// Of [`Order::Stalled`].
+    Stalled(stalled::Report),
     /// It could not be done.
     Failed {
         /// Why.
@@ -67,6 +77,8 @@ pub async fn carry_out(core: &CoreContext, order: Order) -> Report {
         Order::Churn(plan) => handshakes::churn(core, &plan).await.map(Report::Churn),
         Order::Idle(plan) => idle::run(core, &plan).await.map(Report::Idle),
         Order::Pipe(plan) => pipe::run(core, &plan).await.map(Report::Pipe),
+        Order::Joins(plan) => joins::run(core, &plan).await.map(Report::Joins),
+        Order::Stalled(plan) => stalled::run(core, &plan).await.map(Report::Stalled),
     };
     done.unwrap_or_else(|error| Report::Failed {
         error: format!("{error:#}"),
@@ -74,10 +86,10 @@ pub async fn carry_out(core: &CoreContext, order: Order) -> Report {
 }
 
 /// The whole life of a load process: orders on standard input, reports on standard output, until the input ends.
-pub fn serve(standin: Option<standin::Plan>) -> Result<()> {
+pub fn serve(standins: Vec<standin::Plan>) -> Result<()> {
     on_one_thread(|core| async move {
-        if let Some(plan) = standin {
-            standin::start(&core, &plan).await?;
+        for plan in &standins {
+            standin::start(&core, plan).await?;
         }
         let mut orders = lines_of_input();
         while let Some(line) = orders.recv().await {

@@ -30,8 +30,11 @@ pub struct Plan {
     pub window: usize,
     /// For how long, seconds.
     pub seconds: f64,
-    /// Round trips of 100 bytes that are timed afterwards.
+    /// Round trips of 100 bytes that are timed.
     pub pings: usize,
+    /// They are timed beside the streams, which last until the last of them; else afterwards.
+    #[serde(default)]
+    pub beside: bool,
 }
 
 /// What it cost.
@@ -56,13 +59,19 @@ pub async fn run(core: &CoreContext, plan: &Plan) -> Result<Report> {
     let mut tasks = Vec::new();
     let mut streams = Vec::new();
     for number in 0..plan.connections {
-        let stream = open(core, &dialer, plan, number).await?;
+        let preface = plan.prefaces.get(number).map(String::as_str);
+        let stream = open(core, &dialer, preface).await?;
         streams.push(stream.clone());
         tasks.push(core.spawn(echo(stream, plan.chunk, plan.window, Rc::clone(&shared))));
     }
     tokio::time::sleep(SETTLE).await;
     let before = (plan.server.cpu()?, shared.came.get());
-    tokio::time::sleep(Duration::from_secs_f64(plan.seconds)).await;
+    let beside = if plan.beside {
+        ping(core, &dialer, plan).await?
+    } else {
+        tokio::time::sleep(Duration::from_secs_f64(plan.seconds)).await;
+        Vec::new()
+    };
     let after = (plan.server.cpu()?, shared.came.get());
     shared.stops.set(true);
     for stream in &streams {
@@ -74,7 +83,11 @@ pub async fn run(core: &CoreContext, plan: &Plan) -> Result<Report> {
     if after.1 == before.1 {
         bail!("nothing came back");
     }
-    let pings = ping(core, &dialer, plan).await?;
+    let pings = if plan.beside {
+        beside
+    } else {
+        ping(core, &dialer, plan).await?
+    };
     let used = after.0 - before.0;
     let relayed_mb = (after.1 - before.1) as f64 * 2.0 / 1e6;
     let millis = |share| f64::from(percentile(&pings, share)) / 1000.0;
@@ -94,9 +107,13 @@ struct Shared {
 }
 
 /// Connects and says the preface; what the echo makes of it is taken off.
-async fn open(core: &CoreContext, dialer: &Dialer, plan: &Plan, number: usize) -> Result<Stream> {
+pub(super) async fn open(
+    core: &CoreContext,
+    dialer: &Dialer,
+    preface: Option<&str>,
+) -> Result<Stream> {
     let stream = dialer.connect(core).await?;
-    if let Some(preface) = plan.prefaces.get(number) {
+    if let Some(preface) = preface {
         stream.queue(preface.as_bytes())?;
         take(&stream, preface.len()).await?;
     }
@@ -132,7 +149,8 @@ async fn ping(core: &CoreContext, dialer: &Dialer, plan: &Plan) -> Result<Vec<u3
     if plan.pings == 0 {
         return Ok(took);
     }
-    let stream = open(core, dialer, plan, plan.connections).await?;
+    let preface = plan.prefaces.get(plan.connections).map(String::as_str);
+    let stream = open(core, dialer, preface).await?;
     for _ in 0..plan.pings {
         let begun = Instant::now();
         stream.queue(&[0x5a; PING])?;

@@ -14,17 +14,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 
-/// A listener on mutual TLS.
+/// A listener.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Mutual TLS, or none.
+    pub tls: Option<Tls>,
+    /// What it does with what comes.
+    pub does: Does,
+}
+
+/// What a stand-in shows, and whom it believes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Tls {
     /// What it shows.
     pub own: Own,
     /// Who has to have signed what it is shown.
     pub ca: PathBuf,
-    /// What it does with what comes.
-    pub does: Does,
 }
 
 /// What a stand-in does with what comes.
@@ -42,21 +49,24 @@ pub async fn start(core: &CoreContext, plan: &Plan) -> Result<()> {
     let listener = TcpListener::bind(plan.address)
         .await
         .with_context(|| format!("cannot listen on {}", plan.address))?;
-    let tls = plan.own.listener(&plan.ca)?;
+    let tls = plan.tls.as_ref();
+    let tls = tls.map(|tls| tls.own.listener(&tls.ca)).transpose()?;
     let (own, does) = (core.clone(), plan.does);
     core.spawn(async move {
         while let Ok((tcp, remote)) = listener.accept().await {
             // Without it the answers only come later.
             tcp.set_nodelay(true).ok();
             let stream = Stream::new(&own, tcp, remote, OPTIONS);
-            own.spawn(serve(stream, Arc::clone(&tls), does));
+            own.spawn(serve(stream, tls.clone(), does));
         }
     });
     Ok(())
 }
 
-async fn serve(stream: Stream, tls: Arc<ServerConfig>, does: Does) {
-    if handshake::server(&stream, tls, PATIENCE).await.is_err() {
+async fn serve(stream: Stream, tls: Option<Arc<ServerConfig>>, does: Does) {
+    if let Some(tls) = tls
+        && handshake::server(&stream, tls, PATIENCE).await.is_err()
+    {
         return;
     }
     let mut out = Vec::new();
