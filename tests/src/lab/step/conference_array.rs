@@ -63,13 +63,16 @@ fn in_session(world: &ArrayWorld) -> Result<Seen> {
 }
 
 fn either_edge(world: &ArrayWorld, agents: &mut Agents) -> Result<Seen> {
-    for (home, agent) in [(&world.net.home_a, "a"), (&world.net.home_b, "b")] {
-        TlsStream::open(home, &dial(world))?.echoes(&admitted(agents, agent)?)?;
-    }
-    let served: Vec<_> = relayed(world)?;
-    if served.contains(&0) {
-        bail!("the edges relayed {served:?} bytes: one of them has served nobody");
-    }
+    let mut served = Vec::new();
+    // The balancer takes a member in a moment after that has said that it is ready.
+    bounded::until("both edges serve", PATIENCE, || {
+        for (home, agent) in [(&world.net.home_a, "a"), (&world.net.home_b, "b")] {
+            TlsStream::open(home, &dial(world))?.echoes(&admitted(agents, agent)?)?;
+        }
+        served = relayed(world)?;
+        Ok(!served.contains(&0))
+    })
+    .with_context(|| format!("bytes relayed by each edge: {served:?}"))?;
     Ok(Seen::text(format!(
         "bytes relayed by each edge: {served:?}"
     )))
