@@ -2,6 +2,7 @@
 //!
 //! ```toml
 //! fqdn = "mcu1.contoso.internal"             # a DNS name of the certificate
+//! instance = "a"                             # where two agents have one fqdn; default: none
 //! certificate = { chain = "mcu1.pem", key = "mcu1.key" }
 //! ca = "inside-ca.pem"                       # who issued the edges' internal certificates
 //! socket = "/run/edge-webconf-agent/admit.sock"
@@ -301,6 +302,9 @@ const fn usual_weight() -> u16 {
     100
 }
 
+/// `webconf.port` of edge.toml, unless it says otherwise.
+const CLIENTS_PORT: u16 = 443;
+
 const fn agent_port() -> u16 {
     8057
 }
@@ -417,7 +421,7 @@ impl TypedEdge {
     fn meaning(self) -> Edge {
         let clients = self.clients.unwrap_or_else(|| HostPort {
             host: self.fqdn.clone(),
-            port: 451,
+            port: CLIENTS_PORT,
         });
         Edge {
             fqdn: self.fqdn,
@@ -544,6 +548,14 @@ servers = [{ name = "mcu1.contoso.test", target = "127.0.0.1:6000" }]
         assert_eq!(config.server(1), Some(&config.servers[0]));
         assert_eq!((config.server(0), config.server(2)), (None, None));
         assert_eq!(config.limits, AgentLimits::default());
+    }
+
+    #[test]
+    fn clients_find_an_edge_at_443_unless_the_file_says_otherwise() {
+        let clients = ", clients = \"webconf.contoso.com:443\"";
+        let config = check(&GOOD.replace(clients, "")).expect("a lawful file");
+        let offered = config.edges[0].clients.to_string();
+        assert_eq!(offered, "edge1.contoso.test:443");
     }
 
     #[test]
