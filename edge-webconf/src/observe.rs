@@ -146,6 +146,14 @@ impl Observer {
             Event::AgentUp { agent, address } => {
                 tracing::info!(%agent, %address, "agent in session");
             }
+            Event::AgentMoved { agent, from, to } => {
+                tracing::warn!(%agent, %from, %to, "replaced by a session from elsewhere; two agents of one fqdn need an instance each");
+            }
+            Event::RevocationLost => {
+                tracing::error!(
+                    "a token was revoked, but too many revoked ones are remembered already"
+                );
+            }
             Event::AgentDown { agent, status } => {
                 by_status(&self.sessions_ended, *status);
                 tracing::warn!(%agent, status = status.label(), "agent session ended");

@@ -89,6 +89,7 @@ impl Driver {
                     continue;
                 }
                 Output::Read(id) => (id, Command::Read(id)),
+                Output::Charge(client) => (client.0, Command::Charge(client)),
                 Output::Close(id) => (id, Command::Close(id)),
                 Output::Transmit { to, bytes } => (to.0, Command::Transmit(to, bytes)),
                 Output::Relay(client) => (client.0, Command::Relay(client)),

@@ -57,7 +57,7 @@ async fn control(shell: Shell, stream: Stream, peer: Peer) {
         match entered.post.next().await {
             Order::Close => break,
             Order::Read => {}
-            Order::Lease(_) | Order::Handover(..) | Order::Relay => continue,
+            Order::Charge | Order::Lease(_) | Order::Handover(..) | Order::Relay => continue,
         }
         let received = tokio::select! {
             biased;
@@ -90,7 +90,7 @@ async fn data(shell: Shell, stream: Stream, peer: Peer) {
                 }
                 Order::Lease(lease) => return leased(&shell, entered, stream, lease).await,
                 Order::Close => break,
-                Order::Handover(..) | Order::Relay => continue,
+                Order::Charge | Order::Handover(..) | Order::Relay => continue,
             },
             received = receive(&stream), if reading => received,
         };

@@ -70,6 +70,8 @@ pub enum Input {
 pub enum Command {
     /// Show the broker the next bytes.
     Read(ConnId),
+    /// Count this client once more in the rate of its source.
+    Charge(ClientId),
     /// Send to an agent.
     Transmit(ControlId, Vec<u8>),
     /// Send what is queued, then close.

@@ -22,8 +22,8 @@ struct Held {
     ended: bool,
 }
 
-/// Serves a client. Whatever the reason to turn it away, it sees the same close; and it counts
-/// twice in the rate of its source, since whoever guesses numbers has to connect often.
+/// Serves a client. Whatever the reason to turn it away, it sees the same close. One that has
+/// shown nothing that lets it in counts twice in the rate of its source, since whoever guesses numbers has to connect often.
 pub async fn serve(shell: Shell, gate: Gate, client: Stream) {
     let entered = shell.enter(None);
     let id = ClientId(entered.id);
@@ -34,7 +34,9 @@ pub async fn serve(shell: Shell, gate: Gate, client: Stream) {
     shell.tell(Input::Client(id, arrival)).await;
     let Some((held, mut data, mut lease)) = preread(&shell, id, &entered.post, &client).await
     else {
-        gate.charge(now(), client.remote().ip(), 1);
+        if entered.post.is_charged() {
+            gate.charge(now(), client.remote().ip(), 1);
+        }
         client.close();
         return;
     };
@@ -72,7 +74,7 @@ async fn next_handover(post: &Post) -> Option<(Stream, Lease)> {
         match post.next().await {
             Order::Handover(data, lease) => return Some((data, lease)),
             Order::Close => return None,
-            Order::Read | Order::Lease(_) | Order::Relay => {}
+            Order::Read | Order::Charge | Order::Lease(_) | Order::Relay => {}
         }
     }
 }
@@ -97,7 +99,7 @@ async fn preread(
         match order {
             Order::Handover(data, lease) => return Some((held, data, lease)),
             Order::Close => return None,
-            Order::Read | Order::Lease(_) | Order::Relay => {}
+            Order::Read | Order::Charge | Order::Lease(_) | Order::Relay => {}
         }
     }
 }
@@ -167,7 +169,7 @@ async fn open(
         match post.next().await {
             Order::Relay => return Opened::Taken,
             Order::Close => return Opened::Refused,
-            Order::Read | Order::Lease(_) | Order::Handover(..) => {}
+            Order::Read | Order::Charge | Order::Lease(_) | Order::Handover(..) => {}
         }
     }
 }

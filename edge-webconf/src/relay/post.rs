@@ -12,6 +12,8 @@ use super::Lease;
 pub enum Order {
     /// Close the connection.
     Close,
+    /// Count it once more in the rate of its source, when it is closed.
+    Charge,
     /// Hand it over to a client: for a data connection.
     Lease(Lease),
     /// Here is your data connection: for a client.
@@ -32,6 +34,7 @@ pub struct Post {
 #[derive(Debug, Default)]
 struct Waiting {
     close: bool,
+    charge: bool,
     lease: Option<Lease>,
     handover: Option<(Stream, Lease)>,
     relay: bool,
@@ -44,6 +47,7 @@ impl Post {
         let mut waiting = self.waiting.borrow_mut();
         match order {
             Order::Close => waiting.close = true,
+            Order::Charge => waiting.charge = true,
             Order::Lease(lease) => waiting.lease = Some(lease),
             Order::Handover(stream, lease) => waiting.handover = Some((stream, lease)),
             Order::Relay => waiting.relay = true,
@@ -61,6 +65,11 @@ impl Post {
             }
             self.arrival.notified().await;
         }
+    }
+
+    /// Whether it counts once more in the rate of its source.
+    pub fn is_charged(&self) -> bool {
+        self.waiting.borrow().charge
     }
 
     /// Waits for the order to close, and leaves others where they are.

@@ -149,6 +149,7 @@ impl Shell {
         match command {
             Command::Read(id) => self.order(id, Order::Read),
             Command::Close(id) => self.order(id, Order::Close),
+            Command::Charge(ClientId(id)) => self.order(id, Order::Charge),
             Command::Relay(ClientId(id)) => self.order(id, Order::Relay),
             Command::Transmit(to, bytes) => self.transmit(to, &bytes),
             Command::Lease(data, lease) => self.lease(data, lease),

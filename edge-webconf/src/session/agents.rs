@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use edge_common::host_name::{HostName, NamePattern};
+use edge_common::join_token::SKEW;
 use edge_common::time::Now;
 
 use super::admission::{AdmitError, Grant};
@@ -66,7 +67,7 @@ impl Broker {
         names.iter().any(|name| self.trusts_name(name))
     }
 
-    fn trusts_name(&self, name: &HostName) -> bool {
+    pub(super) fn trusts_name(&self, name: &HostName) -> bool {
         is_one_of(&self.settings.trust.agents, name)
     }
 
@@ -156,9 +157,14 @@ impl Broker {
             None => return Ok(()),
         };
         let agent = self.proven_agent(hello, &names)?;
-        self.replace_older(now, &agent, hello)?;
+        self.replace_older(now, id, &agent, hello)?;
         if self.sessions.len() >= SESSIONS_MAX {
             return Err(Dismissal::new(Status::Limit, "too many sessions"));
+        }
+        let of_name = self.sessions.values().filter(|it| it.agent == agent);
+        if of_name.count() >= SESSIONS_PER_NAME_MAX {
+            let text = "too many sessions of this name";
+            return Err(Dismissal::new(Status::Limit, text));
         }
         self.open_session(now, id, agent, names, hello);
         Ok(())
@@ -182,6 +188,7 @@ impl Broker {
     fn replace_older(
         &mut self,
         now: Now,
+        id: ControlId,
         agent: &HostName,
         hello: &Hello,
     ) -> Result<(), Dismissal> {
@@ -195,6 +202,13 @@ impl Broker {
             return Err(Dismissal::new(Status::Limit, text));
         }
         let control = rival.control;
+        let address = |id| self.controls.get(&id).map(|it| it.peer.address);
+        if let (Some(from), Some(to)) = (address(control), address(id))
+            && from.ip() != to.ip()
+        {
+            let agent = agent.clone();
+            self.event(Event::AgentMoved { agent, from, to });
+        }
         self.dismiss(now, control, Status::Limit, "replaced by a newer session");
         Ok(())
     }
@@ -336,6 +350,9 @@ impl Broker {
         };
         let agent = session.agent.clone();
         self.admission.revoke(key, number);
+        if number.is_of_token() {
+            self.void_token(now, number.hash());
+        }
         if !cut {
             return;
         }
@@ -345,9 +362,16 @@ impl Broker {
         for id in users {
             // A relay may have outlived the session that let it in.
             if self.agent_of(id) == Some(&agent) {
-                self.tokens.revoke(number);
                 self.cut(now, id, Status::TokenUnknown);
             }
+        }
+    }
+
+    /// No client comes in by the token any more, whether it was seen here before or not.
+    pub(super) fn void_token(&mut self, now: Now, hash: u64) {
+        let until = now.unix + (self.settings.token_lifetime + 2 * SKEW);
+        if !self.tokens.void(now.unix, hash, until) {
+            self.event(Event::RevocationLost);
         }
     }
 
@@ -484,5 +508,7 @@ fn is_one_of(agents: &[NamePattern], name: &HostName) -> bool {
 
 /// Control connections at once, those before their HELLO included.
 const CONTROLS_MAX: usize = 512;
+/// Sessions of one name at once; each has an instance of its own.
+const SESSIONS_PER_NAME_MAX: usize = 8;
 /// Sessions at once.
 const SESSIONS_MAX: usize = 256;

@@ -110,7 +110,7 @@ impl Broker {
             Timer::Preread(id) => self.end_preread(now, id, Status::Preread),
             Timer::Settle(id) => drop(self.settle(now, id)),
             Timer::Lease(id) => self.refuse(now, id, Status::DialTimeout),
-            Timer::Open(id) => self.refuse(now, id, Status::DialTimeout),
+            Timer::Open(id) => self.refuse(now, id, Status::UpstreamRefused),
             Timer::Drain => self.cut_all(now),
         }
     }
@@ -121,11 +121,20 @@ impl Broker {
         let lost: Vec<ControlId> = self
             .controls
             .iter()
-            .filter(|(_, control)| !self.trusts(&control.peer.names))
+            .filter(|(_, control)| !self.still_trusts(control))
             .map(|(&id, _)| id)
             .collect();
         for id in lost {
             self.dismiss(now, id, Status::NotTrusted, "no longer a trusted agent");
+        }
+    }
+
+    /// A session stands on the name of its HELLO, whatever else its certificate proves.
+    fn still_trusts(&self, control: &Control) -> bool {
+        let session = control.session.and_then(|key| self.sessions.get(&key));
+        match session {
+            Some(session) => self.trusts_name(&session.agent),
+            None => self.trusts(&control.peer.names),
         }
     }
 

@@ -367,6 +367,7 @@ impl Broker {
             self.timers.cancel(timer);
         }
         match &client.stage {
+            Stage::Preread(_) if is_a_guess(status) => self.push(Output::Charge(id)),
             Stage::Preread(_) => {}
             Stage::Lease(join) => {
                 // No byte of this client went inside, so its number is as good as before.
@@ -415,6 +416,14 @@ impl Broker {
             session.waiting.retain(|&waiting| waiting != id);
         }
     }
+}
+
+/// What a client may come to that has shown nothing good; other ends of a pre-read are not its fault.
+const fn is_a_guess(status: Status) -> bool {
+    matches!(
+        status,
+        Status::Preread | Status::TokenUnknown | Status::TokenExpired | Status::TokenUsed
+    )
 }
 
 /// EWRP/1: the answer to an OPEN.

@@ -81,7 +81,7 @@ pub struct Settings {
     pub lease_queue: usize,
     /// Numbers admitted at once.
     pub admitted: usize,
-    /// Used tokens remembered at once.
+    /// Used tokens remembered at once, and as many revoked ones.
     pub tokens: usize,
     /// The longest time that a token may be good for.
     pub token_lifetime: Duration,
@@ -141,6 +141,8 @@ pub enum Output {
         /// Whole frames.
         bytes: Vec<u8>,
     },
+    /// The client has shown nothing that lets it in: count it once more in the rate of its source.
+    Charge(ClientId),
     /// Send what was queued, then close. Every refused client gets this and nothing else.
     Close(ConnId),
     /// Join the two connections: send `open`, behind it what the client has sent so far, and tell
@@ -180,6 +182,18 @@ pub enum Event {
         /// Why.
         status: Status,
     },
+    /// A session gave way to a newer one of the same agent id that comes from elsewhere: two agents may have one
+    /// instance, and end each other's sessions in turn.
+    AgentMoved {
+        /// The name of its HELLO.
+        agent: HostName,
+        /// Where the older session is.
+        from: SocketAddr,
+        /// Where the newer one is.
+        to: SocketAddr,
+    },
+    /// A revoked token could not be remembered: as many are as may be.
+    RevocationLost,
     /// A control or data connection did not become anything.
     AgentRefused {
         /// Where it came from.

@@ -174,8 +174,8 @@ impl Broker {
         controls.len()
     }
 
-    /// Makes the number of that hash void; `cut`: and closes those that came in by it. Tells how many numbers and
-    /// clients that concerned.
+    /// Makes the number or token of that hash void, a token also if nobody has shown it yet; `cut`: and closes those that
+    /// came in by it. Tells how many numbers and clients that concerned.
     pub fn revoke_hash(&mut self, now: Now, hash: u64, cut: bool) -> (usize, usize) {
         let of_hash = self.admission.soonest().map(|entry| entry.grant);
         let grants: Vec<_> = of_hash.filter(|it| it.number.hash() == hash).collect();
@@ -184,9 +184,11 @@ impl Broker {
         }
         let live = self.by_number.iter().filter(|(it, _)| it.hash() == hash);
         let users: Vec<_> = live.copied().collect();
-        for &(number, id) in &users {
-            self.tokens.revoke(number);
-            if cut {
+        if grants.is_empty() {
+            self.void_token(now, hash);
+        }
+        if cut {
+            for &(_, id) in &users {
                 self.cut(now, id, Status::TokenUnknown);
             }
         }

@@ -69,6 +69,7 @@ struct World {
     /// Frames for each agent that it has not looked at.
     frames: BTreeMap<ControlId, Vec<Frame>>,
     closed: Vec<ConnId>,
+    charged: Vec<ClientId>,
     reads: Vec<ConnId>,
     leases: Vec<(ClientId, DataId, Open)>,
     skips: Vec<usize>,
@@ -91,6 +92,7 @@ impl World {
             serial: 0,
             frames: BTreeMap::new(),
             closed: Vec::new(),
+            charged: Vec::new(),
             reads: Vec::new(),
             leases: Vec::new(),
             skips: Vec::new(),
@@ -106,6 +108,7 @@ impl World {
             match output {
                 Output::Read(id) => self.reads.push(id),
                 Output::Close(id) => self.closed.push(id),
+                Output::Charge(id) => self.charged.push(id),
                 Output::Transmit { to, bytes } => {
                     self.frames.entry(to).or_default().extend(read_all(&bytes));
                 }

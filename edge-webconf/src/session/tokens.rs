@@ -13,6 +13,9 @@ use crate::ewrp::{Number, Status};
 pub(super) struct Tokens {
     uses_left: BTreeMap<Number, (u16, UnixTime)>,
     by_end: BTreeSet<(UnixTime, Number)>,
+    /// Hashes of the numbers of revoked tokens, most of which were never shown: `capacity` of them.
+    void: BTreeMap<u64, UnixTime>,
+    void_by_end: BTreeSet<(UnixTime, u64)>,
     capacity: usize,
 }
 
@@ -21,6 +24,8 @@ impl Tokens {
         Self {
             uses_left: BTreeMap::new(),
             by_end: BTreeSet::new(),
+            void: BTreeMap::new(),
+            void_by_end: BTreeSet::new(),
             capacity,
         }
     }
@@ -29,6 +34,9 @@ impl Tokens {
     pub(super) fn take(&mut self, now: UnixTime, token: &JoinToken) -> Result<Number, Status> {
         self.expire(now);
         let number = Number(token.number());
+        if !self.void.is_empty() && self.void.contains_key(&number.hash()) {
+            return Err(Status::TokenUsed);
+        }
         if let Some((uses_left, _)) = self.uses_left.get_mut(&number) {
             *uses_left = uses_left.checked_sub(1).ok_or(Status::TokenUsed)?;
             return Ok(number);
@@ -50,10 +58,19 @@ impl Tokens {
         }
     }
 
-    /// No client comes in by this token any more; `false` when nobody has used it yet.
-    pub(super) fn revoke(&mut self, number: Number) -> bool {
-        let entry = self.uses_left.get_mut(&number);
-        entry.map(|(uses_left, _)| *uses_left = 0).is_some()
+    /// No client comes in by the token of that hash until then, by when it is over in any case. `false`: as many are
+    /// remembered as may be.
+    pub(super) fn void(&mut self, now: UnixTime, hash: u64, until: UnixTime) -> bool {
+        self.expire(now);
+        if let Some(end) = self.void.remove(&hash) {
+            self.void_by_end.remove(&(end, hash));
+        }
+        let has_room = self.void.len() < self.capacity;
+        if has_room {
+            self.void.insert(hash, until);
+            self.void_by_end.insert((until, hash));
+        }
+        has_room
     }
 
     fn expire(&mut self, now: UnixTime) {
@@ -62,6 +79,12 @@ impl Tokens {
         {
             self.by_end.remove(&(end, number));
             self.uses_left.remove(&number);
+        }
+        while let Some(&(end, hash)) = self.void_by_end.first()
+            && end <= now
+        {
+            self.void_by_end.remove(&(end, hash));
+            self.void.remove(&hash);
         }
     }
 
@@ -100,11 +123,28 @@ mod tests {
         assert_eq!(tokens.take(NOW, &twice), Ok(number));
         let last = UnixTime::from_millis(twice.forgotten_at().as_millis() - 1);
         assert_eq!(tokens.take(last, &twice), Err(Status::TokenUsed));
-        assert!(tokens.revoke(number));
         assert_eq!(tokens.len(), 1);
         tokens.expire(twice.forgotten_at());
         assert_eq!((tokens.len(), tokens.by_end.len()), (0, 0));
-        assert!(!tokens.revoke(number));
+    }
+
+    #[test]
+    fn a_revoked_token_is_void_before_its_first_use_and_after_a_use_was_given_back() {
+        let (mut tokens, until) = (Tokens::new(2), NOW + 10 * MINUTE);
+        let (unused, used) = (token("unused", 3), token("used", 3));
+        let number = tokens.take(NOW, &used).expect("a use");
+        assert!(tokens.void(NOW, Number(unused.number()).hash(), until));
+        assert!(tokens.void(NOW, number.hash(), until));
+        assert!(tokens.void(NOW, number.hash(), until), "again");
+        tokens.give_back(number);
+        for token in [&unused, &used] {
+            assert_eq!(tokens.take(NOW, token), Err(Status::TokenUsed));
+        }
+        assert!(!tokens.void(NOW, 1, until), "a full table");
+        let last = UnixTime::from_millis(until.as_millis() - 1);
+        assert!(!tokens.void(last, 1, until));
+        assert!(tokens.void(until, 1, until + MINUTE), "they are over");
+        assert_eq!((tokens.void.len(), tokens.void_by_end.len()), (1, 1));
     }
 
     #[test]

@@ -514,6 +514,59 @@ fn an_agent_off_the_list_is_cut_at_once() {
 }
 
 #[test]
+fn the_name_of_its_hello_off_the_list_ends_a_session_whatever_else_it_is_called() {
+    let mut world = World::new();
+    let names = [MCU, "mcu2.pool.test"];
+    let control = world.control(&names);
+    world.say(control, &hello(MCU, 1));
+    let list = trust(&["*.pool.test"]);
+    world.act(|broker, now| broker.handle_trust(now, list));
+    assert_eq!(goaway(&world.heard(control)), Some(Status::NotTrusted));
+    let again = world.control(&names);
+    world.say(again, &hello("mcu2.pool.test", 1));
+    assert!(!world.is_closed(again.0));
+}
+
+#[test]
+fn a_session_that_moves_to_another_host_is_told_of() {
+    let mut world = World::new();
+    world.agent_named(MCU, 1);
+    world.agent_named(MCU, 2);
+    let moved = |world: &World| {
+        let events = world.events.iter();
+        let moves = events.filter(|event| matches!(event, Event::AgentMoved { .. }));
+        moves.count()
+    };
+    assert_eq!(moved(&world), 0, "the same host");
+    let elsewhere = Peer {
+        address: "10.10.0.99:1".parse().expect("address"),
+        ..peer(&[MCU])
+    };
+    let id = ControlId(world.id(0));
+    world.act(|broker, now| broker.handle_control(now, id, elsewhere));
+    world.say(id, &hello(MCU, 3));
+    assert_eq!(moved(&world), 1);
+}
+
+#[test]
+fn one_name_has_eight_sessions() {
+    let mut world = World::new();
+    let mut last = None;
+    for n in 0..9 {
+        let control = world.control(&[MCU]);
+        let Frame::Hello(mut hello) = hello(MCU, 1) else {
+            unreachable!("a HELLO");
+        };
+        hello.agent_id[0] = n;
+        world.say(control, &Frame::Hello(hello));
+        last = Some(control);
+    }
+    assert_eq!(world.broker.gauges().sessions, 8);
+    let heard = last.map(|control| world.heard(control)).unwrap_or_default();
+    assert_eq!(goaway(&heard), Some(Status::Limit));
+}
+
+#[test]
 fn an_operator_sees_what_there_is_and_may_end_it() {
     let mut world = World::new();
     let mut mcu = world.agent();

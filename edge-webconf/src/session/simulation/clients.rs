@@ -168,6 +168,9 @@ fn a_client_waits_for_a_data_connection_and_its_number_is_not_lost() {
     world.park(&mut mcu, 0);
     let served: Vec<ClientId> = world.leases.iter().map(|lease| lease.0).collect();
     assert_eq!(served, [first, second], "in the order of their arrival");
+    for id in served {
+        world.act(|broker, now| broker.handle_open_ack(now, id, Status::Ok));
+    }
 
     // Nobody dials: the client goes, its number stays.
     let third = world.visitor(number(3));
@@ -239,7 +242,7 @@ fn what_an_agent_refuses_is_refused_and_used() {
     let silent = world.visitor(number(2));
     world.pass(5 * SECOND);
     assert!(world.is_closed(silent.0), "an OPEN without an answer");
-    assert_eq!(world.refusal(), Some(Status::DialTimeout));
+    assert_eq!(world.refusal(), Some(Status::UpstreamRefused));
     world.check();
 }
 

@@ -157,6 +157,53 @@ fn a_token_is_used_up_and_given_back_only_when_nothing_went_inside() {
 }
 
 #[test]
+fn a_revoked_token_lets_nobody_in_whether_it_was_used_or_not() {
+    for (cut, by_operator) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut world = World::new();
+        let mut mcu = world.agent();
+        for _ in 0..3 {
+            world.park(&mut mcu, 0);
+        }
+        let (unused, used) = (world.token(MCU, 9), world.token("mcu1.test", 8));
+        let inside = world.bearer(&used, b"");
+        world.act(|broker, now| broker.handle_open_ack(now, inside, Status::Ok));
+        assert_eq!(world.leases.len(), 1);
+        for token in [&unused, &used] {
+            let number = Number(token.number());
+            if by_operator {
+                world.act(|broker, now| {
+                    broker.revoke_hash(now, number.hash(), cut);
+                });
+            } else {
+                world.say(mcu.control, &Frame::Revoke { number, cut });
+            }
+        }
+        assert_eq!(world.is_closed(inside.0), cut);
+        for token in [&unused, &used] {
+            let late = world.bearer(token, b"");
+            world.pass(10 * SECOND);
+            assert!(world.is_closed(late.0));
+            assert_eq!(world.refusal(), Some(Status::TokenUsed));
+            assert_eq!(world.charged.last(), Some(&late));
+        }
+        assert_eq!(world.leases.len(), 1);
+        world.check();
+    }
+}
+
+#[test]
+fn who_finds_no_agent_is_not_charged_for_a_guess() {
+    let mut world = World::new();
+    let token = world.token(MCU, 1);
+    let alone = world.bearer(&token, b"");
+    assert!(world.is_closed(alone.0));
+    assert!(world.charged.is_empty());
+    let guess = world.visitor(number(7));
+    world.pass(10 * SECOND);
+    assert_eq!(world.charged, [guess]);
+}
+
+#[test]
 fn a_full_table_of_tokens_takes_no_new_one() {
     let mut world = World::new();
     let mut mcu = world.agent();
