@@ -62,6 +62,8 @@ impl fmt::Debug for Fetcher {
 /// One place, and what is held of it.
 struct Place {
     due: Instant,
+    /// When a handshake asked for it last.
+    wanted: Instant,
     failures: u32,
     newest: Option<Arc<Crl>>,
     /// The one before, as long as it differs.
@@ -75,10 +77,9 @@ impl Fetcher {
         self.publish(&places);
         loop {
             for url in self.store.take_wanted() {
-                if places.len() < self.lists_max {
-                    places.entry(url).or_insert_with(Place::new);
-                } else if !places.contains_key(&url) {
+                if let Some(gone) = want(&mut places, url, self.lists_max, Instant::now()) {
                     self.observer.crl_fetched("too_many");
+                    self.forget(&gone);
                 }
             }
             let now = Instant::now();
@@ -164,6 +165,18 @@ impl Fetcher {
             .collect();
         self.observer.crl_lists(lists.len());
         self.store.replace(lists);
+    }
+
+    /// Its files go as well, so that the next process does not begin with it.
+    fn forget(&self, url: &str) {
+        let file = self.file(url);
+        for file in [file.with_extension("url"), file] {
+            if let Err(error) = fs::remove_file(&file)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(url, %error, "a revocation list cannot be removed");
+            }
+        }
     }
 
     fn file(&self, url: &str) -> PathBuf {
@@ -258,10 +271,46 @@ impl Fetcher {
     }
 }
 
+/// Notes that a place is wanted; the one that goes for it is given back. That is one that never gave a list, and
+/// otherwise the one that nobody wanted for longest.
+fn want(
+    places: &mut BTreeMap<String, Place>,
+    url: String,
+    lists_max: usize,
+    now: Instant,
+) -> Option<String> {
+    if let Some(place) = places.get_mut(&url) {
+        place.wanted = now;
+        return None;
+    }
+    let gone = (places.len() >= lists_max).then(|| {
+        let first = places
+            .iter()
+            .min_by_key(|(_, place)| (!place.is_barren(), place.wanted));
+        first.map(|(url, _)| url.clone())
+    });
+    let gone = gone.flatten();
+    if let Some(gone) = &gone {
+        places.remove(gone);
+    }
+    let place = Place {
+        wanted: now,
+        ..Place::new()
+    };
+    places.insert(url, place);
+    gone
+}
+
 impl Place {
+    /// Whether it was asked and never gave a list.
+    const fn is_barren(&self) -> bool {
+        self.failures > 0 && self.newest.is_none()
+    }
+
     fn new() -> Self {
         Self {
             due: Instant::now(),
+            wanted: Instant::now(),
             failures: 0,
             newest: None,
             former: None,
@@ -372,6 +421,23 @@ const PAUSE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_place_takes_that_of_a_barren_one_or_of_the_longest_unwanted() {
+        let (mut places, start) = (BTreeMap::new(), Instant::now());
+        let at = |second| start + Duration::from_secs(second);
+        let mut want = |url: &str, second| want(&mut places, url.to_owned(), 3, at(second));
+        for (second, url) in (0..).zip(["a", "b", "c"]) {
+            assert_eq!(want(url, second), None);
+        }
+        assert_eq!(want("a", 3), None, "wanted again");
+        assert_eq!(want("d", 4).as_deref(), Some("b"));
+        assert_eq!(want("e", 5).as_deref(), Some("c"));
+        places.get_mut("e").expect("there").failures = 1;
+        let mut want = |url: &str, second| super::want(&mut places, url.to_owned(), 3, at(second));
+        assert_eq!(want("f", 6).as_deref(), Some("e"), "it never gave a list");
+        assert_eq!(places.keys().collect::<Vec<_>>(), ["a", "d", "f"]);
+    }
 
     #[test]
     fn only_plain_http_to_a_name_on_port_80_is_fetched() {
