@@ -372,13 +372,14 @@ fn allowance(limits: FederationLimits) -> Allowance {
     }
 }
 
-/// Without its file the run gets a number by lot: a token of an earlier run is then taken for one of
+/// Without a number that can be read the run gets one by lot: a token of an earlier run is then taken for one of
 /// ours once in 65536 times, and even then its slot has to match.
 fn next_epoch(config: &Config) -> u16 {
     let directory = config.state.directory.join("edge-access");
-    epoch::advance(&directory).unwrap_or_else(|error| {
+    let lot = (SystemRandom.next_u32() & 0xffff) as u16;
+    epoch::advance(&directory, lot).unwrap_or_else(|error| {
         tracing::warn!(directory = %directory.display(), %error, "the number of this run cannot be kept");
-        (SystemRandom.next_u32() & 0xffff) as u16
+        lot
     })
 }
 
