@@ -119,6 +119,7 @@ pub fn entry(seen: &Seen) -> Value {
             "contacts": seen.counted.over_contacts,
             "blocked": seen.counted.blocked,
         },
+        "unproven": seen.unproven,
         "contacts": seen.counted.contacts,
         "window": { "good": seen.window.0, "failed": seen.window.1 },
     })

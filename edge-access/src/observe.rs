@@ -253,11 +253,15 @@ impl Observer {
                 names,
                 certificate,
                 outcome,
+                is_one_of_many,
             } => {
                 let label = outcome
                     .as_ref()
                     .map_or_else(|refusal| refusal.label(), |_| "proven");
                 self.verdicts.with([label]).inc();
+                if *is_one_of_many {
+                    return;
+                }
                 let proof = outcome.as_ref().ok();
                 let target = proof.map(|proof| proof.target.to_string());
                 let kind = proof.map(|proof| proof.kind.label());

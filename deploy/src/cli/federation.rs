@@ -277,8 +277,13 @@ fn entry(one: &Value, out: &mut dyn Write) -> anyhow::Result<()> {
     let refused = &one["refused"];
     writeln!(
         out,
-        "  requests  {}, refused {} by rate, {} by contacts, {} blocked; {} contacts",
-        one["requests"], refused["rate"], refused["contacts"], refused["blocked"], one["contacts"]
+        "  requests  {}, refused {} by rate, {} by contacts, {} blocked; {} contacts; {} unproven",
+        one["requests"],
+        refused["rate"],
+        refused["contacts"],
+        refused["blocked"],
+        one["contacts"],
+        one["unproven"]
     )?;
     Ok(())
 }

@@ -237,12 +237,14 @@ impl Authority {
             providers,
             ..
         } = question
-            && let Ok(proven) = &outcome
-            && !proven.iter().any(|at| providers.contains(&at.host))
         {
-            match self.watch.enter(now, certificate, names, domain) {
-                Ok(counting) => meter = Some(counting),
-                Err(_) => outcome = Err(Refusal::PartnerBusy),
+            match &outcome {
+                Ok(proven) if proven.iter().any(|at| providers.contains(&at.host)) => {}
+                Ok(_) => match self.watch.enter(now, certificate, names, domain) {
+                    Ok(counting) => meter = Some(counting),
+                    Err(_) => outcome = Err(Refusal::PartnerBusy),
+                },
+                Err(_) => self.watch.note_unproven(now, certificate, names),
             }
         }
         Answer {

@@ -13,6 +13,7 @@ use edge_common::host_name::{HostName, HostPort};
 
 use edge_common::timer::TimerId;
 
+use super::curb::Curb;
 use super::meter::Meter;
 use super::refusal::Refusal;
 use super::token::{FlowKey, Realm};
@@ -86,8 +87,12 @@ pub struct Partner {
     pub certificate: Arc<CertificateId>,
     /// What counts its requests, once it was proven by discovery.
     pub(super) meter: Option<Arc<Meter>>,
+    /// What it may have us look up.
+    pub(super) curb: Curb,
     /// Where we dialled; `None` when they connected to us.
     pub dialled: Option<HostPort>,
+    /// What the connection is for, once a domain was proven on it.
+    class: Option<Class>,
     /// Domains that it spoke for and what was said of that, newest last.
     verdicts: Vec<(HostName, Result<Proof, Refusal>, Instant)>,
 }
@@ -257,7 +262,9 @@ impl Partner {
             fingerprint,
             certificate: Arc::default(),
             meter: None,
+            curb: Curb::default(),
             dialled,
+            class: None,
             verdicts: Vec::new(),
         }
     }
@@ -285,9 +292,8 @@ impl Partner {
 
     /// What the connection is for, since a first domain was proven on it.
     #[must_use]
-    pub fn class(&self) -> Option<Class> {
-        let mut verdicts = self.verdicts.iter();
-        verdicts.find_map(|(_, verdict, _)| verdict.as_ref().ok().map(|proof| proof.kind.class()))
+    pub const fn class(&self) -> Option<Class> {
+        self.class
     }
 
     /// What was said last of it as the edge of `domain`, whether that still holds or not.
@@ -301,7 +307,7 @@ impl Partner {
     /// Whether it was found to speak for any domain, or we dialled it because it does.
     #[must_use]
     pub fn is_proven(&self) -> bool {
-        self.dialled.is_some() || self.verdicts.iter().any(|(_, verdict, _)| verdict.is_ok())
+        self.dialled.is_some() || self.class.is_some()
     }
 
     /// What was said of it as the edge of `domain`, if that still holds.
@@ -322,6 +328,9 @@ impl Partner {
         verdict: Result<Proof, Refusal>,
         until: Instant,
     ) {
+        if let (None, Ok(proof)) = (self.class, &verdict) {
+            self.class = Some(proof.kind.class());
+        }
         self.verdicts.retain(|(judged, _, _)| *judged != domain);
         // The oldest ones go.
         let excess = (self.verdicts.len() + 1).saturating_sub(VERDICTS_MAX);

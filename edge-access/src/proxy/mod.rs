@@ -18,6 +18,7 @@
 pub mod admission;
 mod answer;
 pub mod contact;
+mod curb;
 mod dispatch;
 pub mod drain;
 pub mod federation;
@@ -45,7 +46,7 @@ pub mod watch;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -109,8 +110,8 @@ pub struct Proxy {
     waits: BTreeMap<Wait, Waiting>,
     /// How many bytes those are.
     held_bytes: usize,
-    /// When each wait ends, the next one first; what has ended by itself is skipped.
-    expiries: VecDeque<(Instant, Wait)>,
+    /// When each of `waits` ends, the next one first.
+    expiries: BTreeSet<(Instant, Wait)>,
     draining: bool,
     /// Of what is closed meanwhile, in an array.
     drain: Option<drain::Budget>,
@@ -197,7 +198,7 @@ impl Proxy {
             targets: BTreeMap::new(),
             waits: BTreeMap::new(),
             held_bytes: 0,
-            expiries: VecDeque::new(),
+            expiries: BTreeSet::new(),
             draining: false,
             drain: None,
             outputs: VecDeque::new(),
@@ -412,7 +413,7 @@ impl Proxy {
     /// When [`Self::handle_timeout`] wants to be called; sooner does no harm.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let expiry = self.expiries.front().map(|(until, _)| *until);
+        let expiry = self.expiries.first().map(|(until, _)| *until);
         let transactions = self.transaction_timers.next_wake();
         [self.timers.next_wake(), transactions, expiry]
             .into_iter()

@@ -245,5 +245,7 @@ pub enum Event {
         certificate: Arc<CertificateId>,
         /// The edge that speaks for it and by which rule, or why none does.
         outcome: Result<Proof, Refusal>,
+        /// The connection had many refusals lately: this one is counted and not written down.
+        is_one_of_many: bool,
     },
 }

@@ -74,6 +74,8 @@ pub enum Refusal {
     PartnerTimeout,
     /// Too many messages wait for that domain or its connection.
     PartnerBusy,
+    /// A connection names new domains faster than they are looked up for one.
+    ProofRate,
     /// DNS did not tell the domain's SRV record in time.
     SrvUnresolved,
     /// The domain has no SRV record that says where to go; the label tells why (`partner_proof::Refusal`).
@@ -154,6 +156,7 @@ impl Refusal {
             | Self::Newcomer
             | Self::PartnerRate
             | Self::PartnerBusy
+            | Self::ProofRate
             | Self::RegistrationStorm
             | Self::LowPriority
             | Self::Overload => (503, "Service Unavailable"),
@@ -195,6 +198,7 @@ impl Refusal {
             | Self::PartnerRate
             | Self::PartnerTimeout
             | Self::PartnerBusy
+            | Self::ProofRate
             | Self::RegistrationStorm
             | Self::LowPriority
             | Self::Overload => Some((1007, "Temporarily cannot route")),
@@ -316,6 +320,7 @@ impl Refusal {
             Self::PartnerContacts => "partner_contacts",
             Self::PartnerBlocked => "partner_blocked",
             Self::PartnerBusy => "partner_busy",
+            Self::ProofRate => "proof_rate",
             Self::SrvUnresolved => "srv_unresolved",
             Self::SrvConflict => "srv_conflict",
             Self::HostUnresolved => "host_unresolved",

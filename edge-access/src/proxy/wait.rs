@@ -121,8 +121,9 @@ impl Proxy {
                 ..
             } => {
                 let wait = Wait::Proof(flow, domain.clone());
-                if let (Some(meter), Some(partner)) = (answer.meter, self.partner_mut(flow)) {
-                    partner.meter = Some(meter);
+                if let Some(partner) = self.partner_mut(flow) {
+                    partner.meter = answer.meter.or_else(|| partner.meter.take());
+                    partner.curb.judged(answer.outcome.is_ok());
                 }
                 let rules = &self.settings.federation;
                 let proof = answer.outcome.map(|mut proven| {
@@ -130,7 +131,7 @@ impl Proxy {
                     let kind = PartnerKind::by_dns(rules, &target.host, discovered);
                     Proof { target, kind }
                 });
-                let refusal = self.judge(flow, domain, proof, answer.until).err();
+                let refusal = self.judge(now, flow, domain, proof, answer.until).err();
                 match refusal {
                     None => self.release(now, &wait),
                     Some(refusal) => self.refuse_held(now, &wait, refusal),
@@ -222,11 +223,26 @@ impl Proxy {
         if self.links.len() >= LINKS_MAX {
             self.links.retain(|_, link| still_fails(link));
         }
+        if self.links.len() >= LINKS_MAX && !self.links.contains_key(target) {
+            self.forget_failed();
+        }
         self.links.insert(
             target.clone(),
             Link::Failed(refusal, now.mono + REDIAL_AFTER),
         );
         self.release(now, &Wait::Link(target.clone()));
+    }
+
+    /// Makes room for one more edge: of those that failed the one goes that may be tried again first. Those that
+    /// stand or are dialled are no more than the connections and the waits that there may be.
+    fn forget_failed(&mut self) {
+        let failed = self.links.iter().filter_map(|(target, link)| match link {
+            Link::Failed(_, until) => Some((*until, target)),
+            Link::Dialling | Link::Up(_) => None,
+        });
+        if let Some(target) = failed.min().map(|(_, target)| target.clone()) {
+            self.links.remove(&target);
+        }
     }
 
     /// How that connection proves `domain`, or what has to be waited for.
@@ -269,7 +285,7 @@ impl Proxy {
         if known.as_ref() == Some(&verdict) {
             return verdict.map_err(Stop::Refuse);
         }
-        self.judge(key, domain, verdict, now.mono + JUDGED_FOR)
+        self.judge(now, key, domain, verdict, now.mono + JUDGED_FOR)
             .map_err(Stop::Refuse)
     }
 
@@ -308,6 +324,7 @@ impl Proxy {
     /// partner on it.
     fn judge(
         &mut self,
+        now: Now,
         key: FlowKey,
         domain: HostName,
         verdict: Result<Proof, Refusal>,
@@ -326,11 +343,13 @@ impl Proxy {
         if is_news {
             let (names, certificate) =
                 (Arc::clone(&partner.names), Arc::clone(&partner.certificate));
+            let is_one_of_many = verdict.is_err() && !partner.curb.may_tell(now);
             self.event(Event::Verdict {
                 domain,
                 names,
                 certificate,
                 outcome: verdict.clone(),
+                is_one_of_many,
             });
         }
         verdict
@@ -395,6 +414,15 @@ impl Proxy {
             return;
         }
         let room = self.waits.len() < WAITS_MAX;
+        if let Wait::Proof(key, _) = &wait
+            && room
+            && !self.waits.contains_key(&wait)
+            && let Some(partner) = self.partner_mut(*key)
+            && !partner.curb.begin(now)
+        {
+            self.refuse(now, flow, message, self.again, Refusal::ProofRate);
+            return;
+        }
         match self.waits.get_mut(&wait) {
             Some(waiting) if waiting.held.len() < self.settings.federation.pending => {
                 waiting.held.push(held);
@@ -404,7 +432,7 @@ impl Proxy {
                 let until = now.mono + wait.patience();
                 self.held_bytes += bytes;
                 self.start(&wait);
-                self.expiries.push_back((until, wait.clone()));
+                self.expiries.insert((until, wait.clone()));
                 self.waits.insert(
                     wait,
                     Waiting {
@@ -433,15 +461,12 @@ impl Proxy {
 
     /// Refuses what has waited too long; the answer that it waits for may have been lost on its way.
     pub(super) fn expire_waits(&mut self, now: Now) {
-        while let Some((until, wait)) = self.expiries.pop_front_if(|(until, _)| *until <= now.mono)
+        while self
+            .expiries
+            .first()
+            .is_some_and(|(until, _)| *until <= now.mono)
+            && let Some((_, wait)) = self.expiries.pop_first()
         {
-            if self
-                .waits
-                .get(&wait)
-                .is_none_or(|waiting| waiting.until != until)
-            {
-                continue;
-            }
             match &wait {
                 Wait::Link(target) => {
                     let target = target.clone();
@@ -515,6 +540,15 @@ impl Proxy {
 
     fn take_held(&mut self, wait: &Wait) -> Vec<Held> {
         let waiting = self.waits.remove(wait);
+        if waiting.is_some()
+            && let Wait::Proof(key, _) = wait
+            && let Some(partner) = self.partner_mut(*key)
+        {
+            partner.curb.end();
+        }
+        if let Some(waiting) = &waiting {
+            self.expiries.remove(&(waiting.until, wait.clone()));
+        }
         let held = waiting.map(|waiting| waiting.held).unwrap_or_default();
         self.held_bytes -= held.iter().map(|held| held.bytes.len()).sum::<usize>();
         held

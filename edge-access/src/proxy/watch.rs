@@ -17,7 +17,7 @@
 //!      "issuer":"CN=…","serial":"04a1…","names":"sip.new.test","domains":["new.test"],
 //!      "mode":"auto"|"allow"|"block","state":"normal"|"over-rate"|"over-contacts"|"suspect"|"blocked"|"allowed",
 //!      "first_seen":unix,"last_seen":unix,"suspect_since":unix|null,"connected":true,
-//!      "requests":n,"refused":{"rate":n,"contacts":n,"blocked":n},"contacts":n,
+//!      "requests":n,"refused":{"rate":n,"contacts":n,"blocked":n},"unproven":n,"contacts":n,
 //!      "window":{"good":n,"failed":n}}],
 //!    "limits":{"rate":20,"suspicious_rate":1,"contacts":1000,"entries":1000}}
 //!  {"command":"federation.watch.set","issuer":"CN=…","serial":"04a1…","mode":"allow"|"block"|"reset"}
@@ -57,6 +57,8 @@ struct Entry {
     names: String,
     domains: Vec<HostName>,
     meter: Arc<Meter>,
+    /// Domains that it asked for and did not prove.
+    unproven: u64,
     first_seen: UnixTime,
     last_seen: UnixTime,
     /// Requests at the last review, to see whether more came.
@@ -143,6 +145,8 @@ pub struct Seen {
     pub connected: bool,
     /// What was counted since it was first seen by this process.
     pub counted: Counted,
+    /// How often it named a domain that it did not prove.
+    pub unproven: u64,
     /// Good and failed responses of the last minutes.
     pub window: (u32, u32),
 }
@@ -254,6 +258,19 @@ impl Watch {
         Ok(Arc::clone(&entry.meter))
     }
 
+    /// A certificate named a domain by discovery and did not prove it. It is shown as long as there is room.
+    pub fn note_unproven(
+        &mut self,
+        now: Now,
+        certificate: &CertificateId,
+        names: &dyn std::fmt::Display,
+    ) {
+        if let Ok(entry) = self.entry(now, certificate, names) {
+            entry.last_seen = now.unix;
+            entry.unproven = entry.unproven.saturating_add(1);
+        }
+    }
+
     /// Whether an operator blocked that certificate.
     #[must_use]
     pub fn is_blocked(&self, certificate: &CertificateId) -> bool {
@@ -281,6 +298,7 @@ impl Watch {
             entry.suspect_since = None;
             entry.over = None;
             entry.window.clear();
+            entry.unproven = 0;
         }
         let event = WatchEvent {
             certificate: certificate.clone(),
@@ -376,7 +394,8 @@ impl Watch {
         Ok(entry)
     }
 
-    /// The entry that was quiet for longest goes, if nothing is known of it that has to be kept.
+    /// The entry that was quiet for longest goes, if nothing is known of it that has to be kept; first of all
+    /// those that never proved anything.
     fn make_room(&mut self) -> Result<(), Full> {
         if self.entries.len() < self.entries_max {
             return Ok(());
@@ -385,7 +404,7 @@ impl Watch {
             .entries
             .iter()
             .filter(|(_, entry)| !entry.is_marked() && !entry.is_connected())
-            .min_by_key(|(_, entry)| entry.last_seen)
+            .min_by_key(|(_, entry)| (!entry.domains.is_empty(), entry.last_seen))
             .map(|(certificate, _)| certificate.clone());
         let certificate = idle.ok_or(Full)?;
         self.entries.remove(&certificate);
@@ -399,6 +418,7 @@ impl Entry {
             names: String::new(),
             domains: Vec::new(),
             meter: Arc::new(Meter::new(now.mono, allowance, key)),
+            unproven: 0,
             first_seen: now.unix,
             last_seen: now.unix,
             requests: 0,
@@ -511,6 +531,7 @@ impl Entry {
             suspect_since: self.suspect_since.map(|since| since.unix),
             connected: self.is_connected(),
             counted: self.meter.counted(),
+            unproven: self.unproven,
             window: self.ratio(),
         }
     }

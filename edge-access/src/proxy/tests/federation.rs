@@ -989,3 +989,118 @@ fn a_verdict_that_is_renewed_is_no_news() {
     world.receive(partner, from_partner("northwind.test", &[]));
     assert_eq!(verdicts(&world), 2, "this one is");
 }
+
+#[test]
+fn one_connection_has_so_many_domains_looked_up_and_others_go_on() {
+    let (mut world, director, partner) = discovered();
+    world.deaf = true;
+    for n in 0..1000 {
+        world.receive(partner, from_partner(&format!("d{n}.test"), &[]));
+    }
+    assert_eq!(world.cores[0].fill().waits, 8);
+    let answers = std::iter::from_fn(|| world.sent(partner));
+    let refused = answers.filter(|answer| answer.starts_with("SIP/2.0 503 "));
+    assert_eq!(refused.count(), 992);
+    assert!(world.events.contains(&Event::Answered(
+        crate::proxy::token::Realm::Partner,
+        Refusal::ProofRate
+    )));
+    world.deaf = false;
+    let other = world.partner(0, "sip.fabrikam.test", None);
+    world.receive(other, from_partner("fabrikam.test", &[]));
+    assert!(world.sent(director).is_some(), "federation goes on");
+    world.wait(Duration::from_secs(6));
+    assert_eq!(world.cores[0].fill().waits, 0);
+}
+
+#[test]
+fn who_only_fails_to_prove_asks_slowly_fills_no_log_and_is_on_the_watch_list() {
+    let (mut world, _, _) = discovered();
+    let liar = world.partner(0, "sip.liar.test", None);
+    for n in 0..200 {
+        world.receive(liar, from_partner(&format!("d{n}.test"), &[]));
+        world.wait(Duration::from_millis(50));
+    }
+    let asked = world.resolved.len();
+    assert!((8..=20).contains(&asked), "{asked} in ten seconds");
+    let seen = world.watched();
+    let seen = seen
+        .iter()
+        .find(|seen| seen.names.contains("sip.liar.test"));
+    assert_eq!(seen.map(|seen| seen.unproven), Some(asked as u64));
+    // What needs no lookup is counted and not written down line by line.
+    let mut rules = settings();
+    rules.federation.discovery = false;
+    world.settings(rules);
+    for n in 0..100 {
+        world.receive(liar, from_partner(&format!("other{n}.test"), &[]));
+    }
+    let lines = world.events.iter().filter_map(|event| match event {
+        Event::Verdict { is_one_of_many, .. } => Some(!is_one_of_many),
+        Event::Forwarded { .. }
+        | Event::Answered(..)
+        | Event::Dropped(_)
+        | Event::Promoted(_)
+        | Event::Stateless(_)
+        | Event::FailedOver
+        | Event::TimedOut => None,
+    });
+    let (told, counted): (Vec<_>, Vec<_>) = lines.partition(|told| *told);
+    assert!(told.len() <= 25, "{}", told.len());
+    assert!(counted.len() >= 75, "{}", counted.len());
+}
+
+#[test]
+fn a_short_wait_ends_before_a_long_one_that_began_earlier() {
+    let mut world = World::new();
+    let director = world.next_hop(0);
+    world.receive(director, from_us("fabrikam.test"));
+    assert_eq!(world.dialled.len(), 1, "fifteen seconds for this");
+    world.deaf = true;
+    let mut rules = settings();
+    rules.federation.partners.push((name("slow.test"), None));
+    world.settings(rules);
+    world.receive(director, from_us("slow.test"));
+    world.wait(Duration::from_millis(5200));
+    assert_eq!(
+        status(world.sent(director)),
+        "504 Server time-out",
+        "the domain's five seconds are over"
+    );
+    assert_eq!(world.sent(director), None, "the dial goes on");
+    world.wait(Duration::from_secs(10));
+    assert_eq!(status(world.sent(director)), "504 Server time-out");
+    assert_eq!(world.cores[0].fill().waits, 0);
+}
+
+#[test]
+fn edges_that_could_not_be_reached_are_remembered_up_to_a_number() {
+    let mut world = World::new();
+    for n in 0..1500 {
+        world.dial_failed(0, &format!("sip.d{n}.test:5061"), Refusal::PartnerTls);
+    }
+    assert_eq!(world.cores[0].fill().links, 1024);
+}
+
+#[test]
+fn refused_domains_do_not_change_what_a_connection_is_for() {
+    let mut world = with_rules(|rules| {
+        rules
+            .partners
+            .push((name("shared.test"), Some(name("sip.fabrikam.test"))));
+    });
+    let director = world.next_hop(0);
+    let partner = world.partner(0, "sip.fabrikam.test", None);
+    world.receive(partner, from_partner("fabrikam.test", &[]));
+    assert!(world.sent(director).is_some());
+    for n in 0..20 {
+        world.receive(partner, from_partner(&format!("d{n}.test"), &[]));
+        assert_eq!(status(world.sent(partner)), "403 Forbidden");
+    }
+    world.receive(partner, from_partner("shared.test", &[]));
+    assert_eq!(status(world.sent(partner)), "403 Forbidden");
+    assert!(world.events.contains(&Event::Answered(
+        crate::proxy::token::Realm::Partner,
+        Refusal::TypeMismatch
+    )));
+}
