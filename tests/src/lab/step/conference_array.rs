@@ -58,6 +58,9 @@ fn in_session(world: &ArrayWorld) -> Result<Seen> {
             Ok(page.sum("edge_webconf_agent_sessions", &[]) == Some(2.0))
         })?;
         member.wait_ready(Service::Webconf)?;
+        // It learns of that at its next check; until then it has nowhere to send a client.
+        let name = member.member.name;
+        world.outside.wait("conferences", name, true)?;
     }
     Ok(Seen::text("2 agents at each of 2 edges"))
 }
