@@ -51,6 +51,18 @@ impl Proxy {
         }
     }
 
+    /// The last word on a connection whose next message has no head that can be read to its end: whoever put a Via
+    /// before the fault is told.
+    pub(super) fn answer_front(&mut self, to: FlowKey, received: &[u8], refusal: Refusal) {
+        let mut index = Index::new(self.settings.limits.headers);
+        let Some(message) = Message::parse_front(received, &mut index) else {
+            return;
+        };
+        if !message.is_response() && message.first(Name::Via).is_some() {
+            self.answer(to, &message, refusal);
+        }
+    }
+
     #[expect(
         clippy::wildcard_enum_match_arm,
         reason = "few refusals have a header of their own"

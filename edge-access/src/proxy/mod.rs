@@ -340,7 +340,14 @@ impl Proxy {
                 self.answer_head(key, received, Refusal::Missing(Name::ContentLength));
             }
             FrameError::BodyTooLong => self.answer_head(key, received, Refusal::BodyTooLong),
-            FrameError::BareLineFeed | FrameError::BareCarriageReturn | FrameError::HeadTooLong => {
+            FrameError::BareLineFeed | FrameError::BareCarriageReturn => {
+                let refusal = Refusal::Malformed("A line that does not end in CRLF");
+                self.answer_front(key, received, refusal);
+            }
+            FrameError::HeadTooLong => {
+                // The same answer, however much of it has come.
+                let head = received.len().min(self.settings.limits.head);
+                self.answer_front(key, &received[..head], Refusal::HeadTooLong);
             }
         }
         self.close(key, CloseReason::Frame(error));

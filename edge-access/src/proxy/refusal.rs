@@ -104,6 +104,8 @@ pub enum Refusal {
     LowPriority,
     /// More headers than a message may have.
     TooManyHeaders,
+    /// More bytes before the body than a message may have.
+    HeadTooLong,
     /// The body is longer than this sender may send.
     BodyTooLong,
 }
@@ -171,7 +173,7 @@ impl Refusal {
             | Self::PartnerUntrusted => (504, "Server time-out"),
             Self::Version => (505, "Version Not Supported"),
             Self::BodyTooLong => (413, "Request Entity Too Large"),
-            Self::TooLong | Self::TooManyHeaders => (513, "Message Too Large"),
+            Self::TooLong | Self::TooManyHeaders | Self::HeadTooLong => (513, "Message Too Large"),
         }
     }
 
@@ -240,6 +242,7 @@ impl Refusal {
             | Self::Newcomer
             | Self::Timeout
             | Self::TooManyHeaders
+            | Self::HeadTooLong
             | Self::BodyTooLong
             | Self::TooLong => None,
         }
@@ -334,6 +337,7 @@ impl Refusal {
             Self::RegistrationStorm => "registration_storm",
             Self::LowPriority => "low_priority",
             Self::TooManyHeaders => "too_many_headers",
+            Self::HeadTooLong => "head_too_long",
             Self::BodyTooLong => "body_too_long",
         }
     }

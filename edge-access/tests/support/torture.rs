@@ -162,13 +162,13 @@ macro_rules! torture_cases {
         a_length_in_two_folds: User, AnswerAndClose(400, "malformed", "content_length_invalid"), message("Content-Length: 1\n 0\n");
         a_length_with_a_sign: User, AnswerAndClose(400, "malformed", "content_length_invalid"), message("Content-Length: +0\n");
         bare_line_feed: User, Close("bare_line_feed"), message("X-A: b\n").iter().copied().filter(|&b| b != b'\r').collect::<Vec<u8>>();
-        one_bare_line_feed: User, Close("bare_line_feed"), String::from_utf8(message("X-A: b\n")).expect("text").replace("X-A: b\r\n", "X-A: b\n").into_bytes();
-        bare_carriage_return: User, Close("bare_carriage_return"), message("X-A: b\rX-B: c\n");
+        one_bare_line_feed: User, AnswerAndClose(400, "malformed", "bare_line_feed"), String::from_utf8(message("X-A: b\n")).expect("text").replace("X-A: b\r\n", "X-A: b\n").into_bytes();
+        bare_carriage_return: User, AnswerAndClose(400, "malformed", "bare_carriage_return"), message("X-A: b\rX-B: c\n");
         nul: User, AnswerAndClose(400, "malformed", "nul"), message("X-A: b\0c\n");
         no_colon: User, AnswerAndClose(400, "malformed", "header_without_colon"), message("X-A b\n");
         blank_in_a_name: User, AnswerAndClose(400, "malformed", "header_name_invalid"), message("X A: b\n");
         folded_start_line: User, Close("header_without_colon"), bytes("MESSAGE sip:bob@contoso.test SIP/2.0\n Via: SIP/2.0/TLS a\nContent-Length: 0\n", b"");
-        head_without_end: User, Close("head_too_long"), message(&format!("X-A: {}\n", "b".repeat(70_000)));
+        head_without_end: User, AnswerAndClose(513, "head_too_long", "head_too_long"), message(&format!("X-A: {}\n", "b".repeat(70_000)));
         body_too_long: User, AnswerAndClose(413, "body_too_long", "body_too_long"), message("Content-Length: 200000\n");
         body_too_long_of_a_stranger: Stranger, AnswerAndClose(413, "body_too_long", "body_too_long"), message("Content-Length: 20000\n");
         headers_300: User, Answer(513, "too_many_headers"), message(&"X-A: b\n".repeat(300));

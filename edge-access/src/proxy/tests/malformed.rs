@@ -299,6 +299,42 @@ fn whoever_sends_no_certain_length_is_told_before_the_connection_ends() {
 }
 
 #[test]
+fn whoever_spoils_a_head_is_told_as_far_as_it_can_be_read() {
+    use FrameError::{BareCarriageReturn, BareLineFeed, HeadTooLong};
+    let after =
+        |bad: &str| with(&[]).replacen("Call-ID: c1\r\n", &format!("Call-ID: c1\r\n{bad}"), 1);
+    let before_via = |bad: &str| with(&[]).replacen("Via:", &format!("{bad}Via:"), 1);
+    let long = format!("Subject: {}\r\n", "x".repeat(70_000));
+    let cases = [
+        (after("Subject: a\nb\r\n"), BareLineFeed, Some("400")),
+        (after("Subject: a\rb\r\n"), BareCarriageReturn, Some("400")),
+        (after(&long), HeadTooLong, Some("513")),
+        (after(&long).replace("MESSAGE", "ACK"), HeadTooLong, None),
+        // What stands behind the fault is nobody's Via.
+        (before_via("Subject: a\nb\r\n"), BareLineFeed, None),
+        (before_via(&long), HeadTooLong, None),
+    ];
+    for (message, error, status) in cases {
+        let mut world = World::new();
+        let (director, client) = (world.next_hop(0), world.promoted(0));
+        world.cores[0].handle_frame_error(client, message.as_bytes(), error);
+        world.drain();
+        let sent = world.sent(client);
+        let seen = sent.as_deref().map(|answer| &answer[8..11]);
+        assert_eq!(seen, status, "{error}");
+        if let Some(answer) = sent {
+            assert!(
+                !answer.replace("\r\n", "").contains(['\r', '\n']),
+                "{answer}"
+            );
+            assert!(answer.len() < 4096);
+        }
+        assert_eq!(world.sent(director), None);
+        assert_eq!(world.closed, [(client, CloseReason::Frame(error))]);
+    }
+}
+
+#[test]
 fn an_address_with_a_colon_too_many_passes_inwards_and_leads_nowhere() {
     const DOUBTFUL: &str = "sip:bob@[2001:db8:5:::198.51.100.7]";
     let mut world = World::new();
