@@ -34,7 +34,7 @@ fn every_row_of_the_demo_passes() {
         "all rows passed, yet edge-lab ended with {status}"
     );
     for step in [
-        "0", "1", "1w", "2", "2n", "3", "4", "5", "6", "7", "8", "o", "u",
+        "0", "1", "1w", "2", "2n", "3", "4", "5", "6", "7", "8", "9", "o", "u",
     ] {
         let shown = rows
             .iter()

@@ -2,8 +2,9 @@
 
 use anyhow::{Context as _, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    CrlDistributionPoint, DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,17 @@ pub struct Pair {
     pub key: PathBuf,
 }
 
+/// What a certificate has otherwise than the usual one.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// No usage as a client.
+    pub server_only: bool,
+    /// Its number; by lot without.
+    pub serial: Option<u64>,
+    /// Where its issuer's revocation list is said to be.
+    pub crl: Option<String>,
+}
+
 impl Authority {
     /// A self-signed authority whose files are `directory/NAME.pem`.
     pub fn new(name: &str, directory: &Path) -> Result<Self> {
@@ -56,16 +68,49 @@ impl Authority {
     /// Signs a certificate for `names` (DNS names and addresses; the first is also the common name)
     /// that may act as server and as client.
     pub fn issue(&self, label: &str, names: &[&str]) -> Result<Pair> {
+        self.issue_as(label, names, &Wish::default())
+    }
+
+    /// The list of revoked numbers, DER, good for a day around now and long after.
+    pub fn crl(&self, serials: &[u64]) -> Result<Vec<u8>> {
+        let revoked = |&serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(serial),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(2090, 1, 1),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        Ok(params.signed_by(&self.issuer)?.der().to_vec())
+    }
+
+    /// As [`Self::issue`], with what is different.
+    pub fn issue_as(&self, label: &str, names: &[&str], wish: &Wish) -> Result<Pair> {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let first = names.first().context("a certificate needs a name")?.clone();
         let mut params = CertificateParams::new(names)?;
         params.distinguished_name.push(DnType::CommonName, first);
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        if !wish.server_only {
+            let client = ExtendedKeyUsagePurpose::ClientAuth;
+            params.extended_key_usages.push(client);
+        }
+        params.serial_number = wish.serial.map(SerialNumber::from);
+        params.crl_distribution_points = wish
+            .crl
+            .iter()
+            .map(|url| CrlDistributionPoint {
+                uris: vec![url.clone()],
+            })
+            .collect();
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;

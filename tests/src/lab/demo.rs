@@ -142,6 +142,7 @@ fn direct(report: &mut Report, work: &Path) -> Option<World> {
     step::sign_in::show(&mut world, report);
     step::call::show(&mut world, report, "2");
     step::federation::show(&mut world, report);
+    step::federation_depth::show(&mut world, report);
     step::conference::show(&mut world, report, STREAM);
     step::services::show(&mut world, report);
     step::operator::show(&mut world, report);

@@ -138,6 +138,24 @@ impl EdgeHost {
         self.edgectl_in(&self.inside, words)
     }
 
+    /// Replaces `old` in the configuration by `new` and has the Access Edge read it again.
+    pub fn reconfigure(&mut self, old: &str, new: &str) -> Result<()> {
+        let text = fs::read_to_string(&self.config)?;
+        if !text.contains(old) {
+            bail!("the configuration does not say {old:?}");
+        }
+        fs::write(&self.config, text.replacen(old, new, 1))?;
+        self.edgectl(&["check"])?;
+        let in_force = |process: &Process| process.log().matches(IN_FORCE).count();
+        let daemon = self.daemon(Service::Access)?;
+        let before = in_force(daemon);
+        daemon.signal(rustix::process::Signal::HUP)?;
+        bounded::until("the new configuration in force", TOOL_LIMIT, || {
+            Ok(in_force(daemon) > before)
+        })
+        .map(drop)
+    }
+
     /// Applies the rendered network settings and the firewall: these and nothing else.
     pub fn apply(&self) -> Result<()> {
         let script = self.edgectl(&["render", "network", "--format", "script"])?;
@@ -665,6 +683,7 @@ fn more(item: Option<String>) -> String {
 
 /// What each member of an array has for itself: sockets and pid files, and what outlives a restart.
 const OWN: [&str; 2] = ["run", "state"];
+const IN_FORCE: &str = "the new configuration is in force";
 const TOOL_LIMIT: Duration = Duration::from_secs(20);
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// Longer than edge-access takes; allocations and streams may hold the others for minutes.

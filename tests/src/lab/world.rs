@@ -355,6 +355,7 @@ fn name_servers(
         )?);
     }
     public.push(northwind());
+    public.extend(discovered());
     servers.push(dns::start(
         "dns-internet",
         &net.internet,
@@ -402,6 +403,20 @@ pub(super) fn add_inside_servers(zones: &mut Vec<Zone>, site: &Site) {
             text: apex(site.internal_domain, site.internal_dns) + &records,
         }),
     }
+}
+
+/// Domains that nobody listed, all of them on northwind's host.
+fn discovered() -> [Zone; 2] {
+    let record = "_sipfederationtls._tcp";
+    let alpine = format!(
+        "sip.alpine.test. A {NORTHWIND}\ncrl.alpine.test. A {NORTHWIND}\n\
+         {record}.alpine.test. SRV 0 0 5061 sip.alpine.test.\n"
+    );
+    let conflict = format!("{record}.conflict.test. SRV 0 0 5061 sip.alpine.test.\n");
+    [("alpine.test", alpine), ("conflict.test", conflict)].map(|(name, records)| Zone {
+        name: name.to_owned(),
+        text: apex(name, INTERNET_DNS) + &records,
+    })
 }
 
 fn northwind() -> Zone {

@@ -7,6 +7,7 @@ pub mod closed;
 pub mod conference;
 pub mod conference_array;
 pub mod federation;
+pub mod federation_depth;
 pub mod metrics;
 pub mod operator;
 pub mod services;
