@@ -128,9 +128,14 @@ impl Core {
             let message_max = limits.head + limits.body;
             match web.reader.next(&received[at..], message_max, &mut payload) {
                 Ok(Step::NeedMore) => break,
-                Ok(Step::Fragment { len } | Step::Pong { len }) => {
+                Ok(Step::Fragment { len }) => {
                     at += len;
                     self.hear(key);
+                }
+                Ok(Step::Pong { len }) => {
+                    at += len;
+                    self.0.proxy.borrow_mut().handle_pong(run::now(), key);
+                    self.settle();
                 }
                 Ok(Step::Message { len }) => {
                     at += len;
@@ -172,7 +177,7 @@ impl Core {
                 proxy.handle_message(now, key, &message);
             }
             Ok(Content::Ping) => proxy.handle_ping(now, key),
-            Ok(Content::Nothing) => proxy.handle_sign_of_life(now, key),
+            Ok(Content::Nothing) => proxy.handle_pong(now, key),
             // It is no message, and is refused as such.
             Ok(Content::Incomplete) => proxy.handle_message(now, key, payload),
             Err(error) => proxy.handle_frame_error(key, payload, error),

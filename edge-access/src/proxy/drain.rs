@@ -1,7 +1,8 @@
 //! How a member that ends in order lets its clients go: a few a second, each at a moment at which it notices at once.
 //!
 //! A client that has just sent a keep-alive is awake and waits for nothing; with its connection closed it signs in again,
-//! and the balancer takes it to another member. All at once would be a storm there.
+//! and the balancer takes it to another member. All at once would be a storm there. Whoever gives no sign of life within a
+//! minute, as partners do between two messages, is let go at the end of it.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
@@ -20,6 +21,8 @@ pub struct Budget {
     total: u64,
     percent_per_second: u32,
     closed: u64,
+    /// When the silent ones are looked at next.
+    sweep: Instant,
 }
 
 impl Budget {
@@ -31,7 +34,14 @@ impl Budget {
             total,
             percent_per_second,
             closed: 0,
+            sweep: now,
         }
+    }
+
+    /// When the silent connections are to be looked at.
+    #[must_use]
+    pub const fn next_sweep(&self) -> Instant {
+        self.sweep
     }
 
     /// Takes one connection out of it, if there is one left. What nobody used at its time is left for later.
@@ -60,6 +70,28 @@ impl Proxy {
         }
     }
 
+    /// Closes silent connections as far as there is a budget left, once a second while this member drains.
+    pub(super) fn let_go_silent(&mut self, now: Now) {
+        let Some(drain) = self.drain.as_mut().filter(|drain| drain.sweep <= now.mono) else {
+            return;
+        };
+        drain.sweep = now.mono + SWEEP_INTERVAL;
+        let silent = |flow: &super::flow::Flow| {
+            flow.peer.realm() != Realm::Inside
+                && now.mono.saturating_duration_since(flow.heard) >= SILENT
+        };
+        let mut gone = Vec::new();
+        for (key, _) in self.flows.entries().filter(|(_, flow)| silent(flow)) {
+            if !drain.take(now.mono) {
+                break;
+            }
+            gone.push(key);
+        }
+        for key in gone {
+            self.close(key, CloseReason::Drained);
+        }
+    }
+
     /// Closes the connection of a keep-alive that was just answered, when this member drains and the client does
     /// nothing else.
     pub(super) fn let_go(&mut self, now: Now, key: FlowKey) {
@@ -82,6 +114,9 @@ impl Proxy {
 
 /// Whoever sent no message for that long waits for no answer: 64 × T1 (RFC 3261 §17.1.2.2).
 const QUIET: Duration = Duration::from_secs(32);
+/// Whoever sends keep-alives does so more often than this, and is let go at one of them.
+const SILENT: Duration = Duration::from_secs(60);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

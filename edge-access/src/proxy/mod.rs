@@ -253,6 +253,12 @@ impl Proxy {
         }
     }
 
+    /// Something whole came that was no message and asks for nothing: the client is awake, and in the middle of nothing.
+    pub fn handle_pong(&mut self, now: Now, key: FlowKey) {
+        self.handle_sign_of_life(now, key);
+        self.let_go(now, key);
+    }
+
     /// The kind of far end of that connection, while it is there.
     #[must_use]
     pub fn realm(&self, key: FlowKey) -> Option<Realm> {
@@ -405,6 +411,7 @@ impl Proxy {
     pub fn handle_timeout(&mut self, now: Now) {
         self.expire_waits(now);
         self.expire_transactions(now);
+        self.let_go_silent(now);
         while let Some(key) = self.timers.pop_due(now.mono) {
             let Some(flow) = self.flows.get_mut(key) else {
                 continue;
@@ -422,7 +429,8 @@ impl Proxy {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let expiry = self.expiries.first().map(|(until, _)| *until);
         let transactions = self.transaction_timers.next_wake();
-        [self.timers.next_wake(), transactions, expiry]
+        let sweep = self.drain.as_ref().map(drain::Budget::next_sweep);
+        [self.timers.next_wake(), transactions, expiry, sweep]
             .into_iter()
             .flatten()
             .min()

@@ -275,6 +275,8 @@ impl Edge {
                     self.lease(client, data, open, skip, preread_len);
                 }
                 Output::Relay(client) => self.relay(client),
+                // The account of guesses is kept by the listener, which is not part of this world.
+                Output::Charge(_) => {}
                 Output::Event(event) => self.events.push(event),
             }
         }

@@ -457,3 +457,27 @@ fn a_member_that_drains_closes_quiet_clients_at_their_keep_alive_and_serves_the_
     world.drain();
     assert_eq!(world.closed.len(), 3);
 }
+
+#[test]
+fn a_member_that_drains_lets_browsers_go_at_their_pong_and_silent_partners_after_a_minute() {
+    let mut pair = Pair::new();
+    let world = &mut pair.members[ONE];
+    let director = world.next_hop(0);
+    let browser = world.promoted(0);
+    world.wait(Duration::from_secs(40));
+    let silent = [
+        world.partner(0, "sip.fabrikam.test", Some("sip.fabrikam.test:5061")),
+        world.partner(0, "sip.northwind.test", Some("sip.northwind.test:5061")),
+    ];
+    world.cores[0].handle_drain(world.now);
+    world.cores[0].handle_pong(world.now, browser);
+    world.drain();
+    assert_eq!(world.closed, [(browser, CloseReason::Drained)]);
+    // Nothing comes from them, and only a fraction of them goes each second.
+    world.wait(Duration::from_secs(59));
+    assert_eq!(world.closed.len(), 1);
+    world.wait(Duration::from_secs(60));
+    let closed: Vec<_> = world.closed.iter().map(|(flow, _)| *flow).collect();
+    assert!(silent.iter().all(|flow| closed.contains(flow)));
+    assert!(!closed.contains(&director), "servers inside stay");
+}
