@@ -171,6 +171,8 @@ fn agent(paths: &Paths) -> Unit {
             "WatchdogSec=30".to_owned(),
             format!("RuntimeDirectory={AGENT}"),
             "RuntimeDirectoryMode=0750".to_owned(),
+            format!("StateDirectory={AGENT}"),
+            "StateDirectoryMode=0700".to_owned(),
         ],
     );
     text.push_str(&restrictions(&Sandbox {

@@ -11,6 +11,7 @@ mod support;
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -389,21 +390,102 @@ fn a_number_is_used_up_for_all_edges_of_an_array() {
         let (status, answer) = agent.post("/admit", "{}");
         status == 200 && answer["edges"].as_array().unwrap().len() == 2
     });
-    let number = agent.admit("{}");
-    let mut first = world.client();
-    writeln!(first, "{number}").unwrap();
-    drop(server.accept());
-    // The other edge has its own count, and lets the client through; the agent does not.
+    let number = agent.admit("{\"uses\":2}");
+    let held = "edge_webconf_admitted_numbers ";
+    let before = world.metric(held);
+    for edge in [world.external(), second.external] {
+        let mut client = world.client_of(edge);
+        writeln!(client, "{number}").unwrap();
+        drop(server.accept());
+    }
+    // The second edge has its own count, and lets one more through; the agent does not.
     let mut again = world.client_of(second.external);
     writeln!(again, "{number}").unwrap();
     assert_closed(&mut again);
-    assert!(server.is_untouched());
     let refused = "edge_webconf_clients_refused_total{status=\"token_used\"}";
     assert_eq!(second.metric(refused), 1);
-    assert_eq!(
-        agent.metric("edge_webconf_agent_opens_total{status=\"token_used\"}"),
-        1
-    );
+    let opens = "edge_webconf_agent_opens_total{status=\"token_used\"}";
+    assert_eq!(agent.metric(opens), 1);
+    // The first edge was told that the number is spent.
+    world.until_metric(held, before - 1);
+    let mut late = world.client();
+    writeln!(late, "{number}").unwrap();
+    assert_closed(&mut late);
+    assert_eq!(agent.metric(opens), 1);
+    assert!(server.is_untouched());
+}
+
+#[test]
+fn an_agent_that_stops_lets_its_streams_end_and_says_goodbye() {
+    let world = World::new(21, unchanged);
+    let server = Server::new();
+    let agent = world.agent(server.address);
+    let (mut client, mut stream) = joined(&world, &agent, &server);
+    agent.drain();
+    until("no more clients", || !world.is_ready());
+    stream.write_all(b"still there").unwrap();
+    let mut seen = [0; 11];
+    client.read_exact(&mut seen).unwrap();
+    assert_eq!(&seen, b"still there");
+    let ended = "edge_webconf_agent_sessions_ended_total{status=\"shutdown\"}";
+    assert_eq!(world.metric(ended), 0);
+    drop((client, stream));
+    world.until_metric(ended, 1);
+    agent.until_ended();
+}
+
+#[test]
+fn an_agent_that_starts_again_admits_again_what_is_open_and_knows_what_was_used_and_revoked() {
+    let world = World::new(22, unchanged);
+    let server = Server::new();
+    let file = world.directory.path().join("numbers");
+    let edges = [world.internal()];
+    let top = format!("state = {file:?}\ntoken_key = \"join.key\"");
+    let start = || {
+        let authority = &world.inside;
+        let uses = ", token_uses = 9";
+        world.agent_with(
+            authority,
+            support::AGENT,
+            server.address,
+            &edges,
+            &top,
+            uses,
+        )
+    };
+    let agent = start();
+    let open = agent.admit("{\"uses\":2}");
+    let used = agent.admit("{}");
+    for number in [&open, &used] {
+        let mut client = world.client();
+        writeln!(client, "{number}").unwrap();
+        drop(server.accept());
+    }
+    let (status, minted) = agent.post("/token", "{}");
+    assert_eq!(status, 200);
+    let (token, number) = (minted["token"].as_str().unwrap(), &minted["number"]);
+    let body = format!("{{\"number\":{number}}}");
+    assert_eq!(agent.post("/revoke", &body).0, 200);
+    agent.drain();
+    agent.until_ended();
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    let again = start();
+    world.until_metric("edge_webconf_admitted_numbers ", 1);
+    let mut client = world.client();
+    writeln!(client, "{open}").unwrap();
+    drop(server.accept());
+    for number in [&open, &used] {
+        let mut late = world.client();
+        writeln!(late, "{number}").unwrap();
+        assert_closed(&mut late);
+    }
+    let mut late = world.client();
+    write!(late, "EWC1 {token}\r\n").unwrap();
+    assert_closed(&mut late);
+    assert!(server.is_untouched());
+    assert_eq!(again.metric("edge_webconf_agent_opens_total"), 1);
 }
 
 #[test]

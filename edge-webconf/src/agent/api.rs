@@ -17,6 +17,7 @@
 //!   ─► {"token": "v1.0a1b2c3d.…", "number": "…", "edges": […]}         for `edge-join`; `number` is for /revoke
 //! ```
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -131,7 +132,11 @@ where
 
 /// Root, the agent's own user, and those of the file.
 fn may_ask(config: &AgentConfig, uid: u32) -> bool {
-    uid == 0 || uid == rustix::process::geteuid().as_raw() || config.admit_users.contains(&uid)
+    is_allowed(config, rustix::process::geteuid().as_raw(), uid)
+}
+
+fn is_allowed(config: &AgentConfig, own: u32, uid: u32) -> bool {
+    uid == 0 || uid == own || config.admit_users.contains(&uid)
 }
 
 /// Why a request is not granted.
@@ -293,6 +298,7 @@ async fn admit(agent: &Agent, request: AdmitRequest) -> Result<String, Refused> 
         None => enter(agent, admit)?,
     };
     let edges = ask_edges(agent, &admit).await;
+    agent.note();
     if edges.is_empty() {
         agent.ledger.borrow_mut().forget(admit.number);
         let text = "no edge has acknowledged the number".to_owned();
@@ -357,6 +363,7 @@ fn token(agent: &Agent, request: &AdmitRequest) -> Result<String, Refused> {
     if !agent.ledger.borrow_mut().enter(now.mono, &admit) {
         return Err(too_many());
     }
+    agent.note();
     Ok(json(&Minted {
         token: token.signed_with(key),
         number: admit.number.0.to_string(),
@@ -438,19 +445,24 @@ fn too_many() -> Refused {
 async fn ask_edges(agent: &Agent, admit: &Admit) -> Vec<usize> {
     let (answers, mut answered) = mpsc::channel(agent.edges.len());
     let _waiting = Waiting::begin(agent, admit.number, answers);
-    let mut asked = agent.edges.iter().filter(|edge| edge.admit(admit)).count();
+    let asked = (0..agent.edges.len()).filter(|&index| agent.edges[index].admit(admit));
+    let mut asked: BTreeSet<usize> = asked.collect();
     let deadline = tokio::time::Instant::now() + agent.config.limits.admit_timeout;
     let mut edges = Vec::new();
-    while asked > 0 {
+    while !asked.is_empty() {
         let Ok(Some(Answer { edge, status })) =
             tokio::time::timeout_at(deadline, answered.recv()).await
         else {
             break;
         };
-        asked -= 1;
+        asked.remove(&edge);
         if status == Status::Ok {
             edges.push(edge);
         }
+    }
+    // What an edge acknowledges later must not let anybody in there: nobody is sent to it.
+    for edge in asked {
+        agent.edges[edge].revoke(admit.number, false);
     }
     edges.sort_unstable();
     edges
@@ -478,9 +490,14 @@ impl Drop for Waiting<'_> {
 fn revoke(agent: &Agent, request: &RevokeRequest) -> Result<String, Refused> {
     let number = request.number.parse().map(Number);
     let number = number.map_err(|_| Refused::bad("number is no number"))?;
-    agent.ledger.borrow_mut().forget(number);
+    let kept = agent.ledger.borrow_mut().revoke(now().mono, number);
+    agent.note();
     for edge in &agent.edges {
         edge.revoke(number, request.cut);
+    }
+    if !kept {
+        let text = "the edges were told, but the agent cannot remember more numbers".to_owned();
+        return Err(Refused(StatusCode::SERVICE_UNAVAILABLE, text));
     }
     Ok("{}".to_owned())
 }
@@ -524,6 +541,28 @@ servers = [{ name = "mcu1.test", target = "127.0.0.1:1" }, { name = "abcd1234", 
         assert_eq!(request(conference), Ok((2, 60_000)));
         let server = r#"{"registration":"mcu1.test"}"#;
         assert_eq!(request(server), Ok((1, 60_000)));
+    }
+
+    #[test]
+    fn a_user_who_is_neither_root_nor_the_agent_has_to_be_in_the_file() {
+        let mut config = config();
+        config.admit_users = vec![1001, 1002];
+        for (uid, may) in [
+            (0, true),
+            (990, true),
+            (1001, true),
+            (1002, true),
+            (1000, false),
+            (991, false),
+            (u32::MAX, false),
+        ] {
+            assert_eq!(is_allowed(&config, 990, uid), may, "{uid}");
+        }
+        config.admit_users.clear();
+        assert!(!is_allowed(&config, 990, 1001));
+        let own = rustix::process::geteuid().as_raw();
+        assert!(may_ask(&config, own));
+        assert!(!may_ask(&config, own.wrapping_add(1).max(1)));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! certificate = { chain = "mcu1.pem", key = "mcu1.key" }
 //! ca = "inside-ca.pem"                       # who issued the edges' internal certificates
 //! socket = "/run/edge-webconf-agent/admit.sock"
+//! state = "/var/lib/edge-webconf-agent/numbers"   # numbers outlive the agent; default: they do not
 //! admit_users = [1001]                       # user ids beside root and the agent's own
 //! health = "127.0.0.1:9564"                  # /livez /readyz /metrics; default: none
 //! edges = [
@@ -56,6 +57,8 @@ pub struct AgentConfig {
     pub http: Option<Http>,
     /// Where `POST /admit` is answered.
     pub socket: PathBuf,
+    /// Where numbers are written down, so that they outlive the agent.
+    pub state: Option<PathBuf>,
     /// Who may ask, beside root and the user that the agent runs as.
     pub admit_users: Vec<u32>,
     /// Where health and metrics are answered.
@@ -273,6 +276,7 @@ struct Typed {
     token_key: Option<PathBuf>,
     http: Option<Http>,
     socket: PathBuf,
+    state: Option<PathBuf>,
     #[serde(default)]
     admit_users: Vec<u32>,
     health: Option<SocketAddr>,
@@ -398,6 +402,7 @@ impl Typed {
                 ..http
             }),
             socket: directory.join(self.socket),
+            state: self.state.map(|path| directory.join(path)),
             admit_users: self.admit_users,
             health: self.health,
             edges,

@@ -23,7 +23,7 @@ pub async fn run(agent: Rc<Agent>, index: usize, session_end: watch::Receiver<()
         return;
     };
     let relay = Relaying::begin(&agent);
-    serve(&agent, &stream, &open, len).await;
+    serve(&agent, index, &stream, &open, len).await;
     stream.close();
     drop(relay);
 }
@@ -64,8 +64,8 @@ async fn wait_for_client(
 }
 
 /// Takes the client to its server, if this agent has let it in.
-async fn serve(agent: &Agent, stream: &Stream, open: &Open, len: usize) {
-    let server = match reach(agent, open).await {
+async fn serve(agent: &Agent, index: usize, stream: &Stream, open: &Open, len: usize) {
+    let server = match reach(agent, index, open).await {
         Ok(server) => server,
         Err(status) => {
             answer(agent, stream, open, status);
@@ -103,7 +103,7 @@ async fn serve(agent: &Agent, stream: &Stream, open: &Open, len: usize) {
 }
 
 /// Counts the use of the number first: whatever comes of it, it is used.
-async fn reach(agent: &Agent, open: &Open) -> Result<Stream, Status> {
+async fn reach(agent: &Agent, index: usize, open: &Open) -> Result<Stream, Status> {
     let (server, tls) = target(agent, open.reg_id).ok_or(Status::NameDenied)?;
     let (now, token_uses) = (now().mono, server.token_uses);
     let counted = agent
@@ -112,6 +112,18 @@ async fn reach(agent: &Agent, open: &Open) -> Result<Stream, Status> {
         .open(now, open.number, open.reg_id, token_uses);
     if counted != Status::Ok {
         return Err(counted);
+    }
+    agent.note();
+    if agent.ledger.borrow().is_spent(open.number) {
+        // Each edge counts for itself; those that do not know yet need not ask.
+        for (_, edge) in agent
+            .edges
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| *at != index)
+        {
+            edge.revoke(open.number, false);
+        }
     }
     if agent.relays.get() > agent.config.limits.connections {
         return Err(Status::Limit);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edge_common::net::bind::{Bind, TcpOptions};
+use edge_common::net::core_runtime::Phase;
 use edge_common::net::dial::{Dial, DialTls};
 use edge_common::net::stream::{Read, Stream, StreamOptions};
 use edge_common::random::SystemRandom;
@@ -35,6 +36,8 @@ pub struct EdgeState {
     wake: Notify,
     /// Data connections that are being dialled, or wait for a client.
     pub idle_data: Cell<u32>,
+    /// The edge has acknowledged that the agent is about to stop.
+    drained: Cell<bool>,
 }
 
 impl EdgeState {
@@ -46,6 +49,7 @@ impl EdgeState {
             link: RefCell::default(),
             wake: Notify::new(),
             idle_data: Cell::new(0),
+            drained: Cell::new(false),
         }
     }
 
@@ -81,7 +85,24 @@ impl EdgeState {
 
     /// Tells the edge that the agent stops.
     pub fn drain(&self, within: Duration) {
-        self.with(|link| link.drain(within));
+        self.with(|link| {
+            if link.is_up() {
+                link.drain(within);
+            } else {
+                link.goodbye();
+            }
+        });
+    }
+
+    /// Whether the edge sends no more clients.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.drained.get() || !self.is_up()
+    }
+
+    /// Ends the session in order.
+    pub fn goodbye(&self) {
+        self.with(Link::goodbye);
     }
 
     /// Tells the edge that a data connection did not come about.
@@ -109,12 +130,16 @@ impl EdgeState {
     }
 }
 
-/// Connects to the edge, again and again, until the agent stops.
+/// Connects to the edge, again and again, until the agent is about to stop; a session that is up goes on.
 pub async fn keep_up(agent: Rc<Agent>, index: usize) {
     let state = &agent.edges[index];
     let mut backoff = Backoff::default();
-    loop {
-        match connect(&agent, &state.config, &agent.tls.control, CONTROL).await {
+    while agent.core.phase() == Phase::Serving {
+        let connected = tokio::select! {
+            connected = connect(&agent, &state.config, &agent.tls.control, CONTROL) => connected,
+            () = agent.core.draining() => return,
+        };
+        match connected {
             Ok(stream) => {
                 let began = Instant::now();
                 session(&agent, index, &stream).await;
@@ -128,7 +153,10 @@ pub async fn keep_up(agent: Rc<Agent>, index: usize) {
                 tracing::warn!(edge = %state.config.fqdn, error, "cannot reach the edge");
             }
         }
-        tokio::time::sleep(backoff.next(&mut SystemRandom)).await;
+        tokio::select! {
+            () = tokio::time::sleep(backoff.next(&mut SystemRandom)) => {}
+            () = agent.core.draining() => return,
+        }
     }
 }
 
@@ -219,6 +247,11 @@ fn carry_out(
         Output::Draining(drain) => {
             tracing::info!(%edge, deadline_ms = drain.deadline_ms, "the edge is about to stop");
         }
+        Output::Drained => state.drained.set(true),
+        Output::Down(Status::Shutdown, text) => {
+            tracing::info!(%edge, text, "session ended");
+            return None;
+        }
         Output::Down(status, text) => {
             tracing::warn!(%edge, status = status.label(), text, "session ended");
             return None;
@@ -232,6 +265,9 @@ fn readmit(agent: &Agent, state: &EdgeState) {
     let ledger = agent.ledger.borrow();
     for admit in ledger.still_open(now().mono) {
         state.with(|link| link.admit(&admit));
+    }
+    for number in ledger.revoked() {
+        state.with(|link| link.revoke(number, false));
     }
 }
 

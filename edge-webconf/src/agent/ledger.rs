@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use edge_common::config::webconf::TOKEN_LIFETIME_MAX;
 use edge_common::join_token::SKEW;
+use edge_common::time::{Now, UnixTime};
 
 use crate::ewrp::control::{Admit, TTL_MS_MAX};
 use crate::ewrp::{Number, Status};
@@ -26,6 +27,8 @@ struct Entry {
     reg_id: u32,
     uses_left: u16,
     expires: Instant,
+    /// A token that was revoked; edges that come back are told so.
+    revoked: bool,
 }
 
 impl Ledger {
@@ -53,6 +56,7 @@ impl Ledger {
                 reg_id: admit.reg_id,
                 uses_left: admit.uses,
                 expires,
+                revoked: false,
             },
         );
         true
@@ -63,6 +67,85 @@ impl Ledger {
         if let Some(entry) = self.entries.remove(&number) {
             self.by_expiry.remove(&(entry.expires, number));
         }
+    }
+
+    /// Nobody comes in by this number any more. It stays taken for its time, and a token for as long as any edge may take
+    /// it, whoever has signed it. `false`: a token that cannot be remembered, because the ledger is full.
+    pub fn revoke(&mut self, now: Instant, number: Number) -> bool {
+        self.expire(now);
+        let is_of_token = number.is_of_token();
+        let old = self.entries.get(&number).copied();
+        if old.is_none() && (!is_of_token || self.entries.len() >= self.capacity) {
+            return !is_of_token;
+        }
+        let expires = old.map_or(now, |entry| entry.expires);
+        let expires = if is_of_token {
+            expires.max(now + TOKEN_LIFETIME_MAX + 2 * SKEW)
+        } else {
+            expires
+        };
+        let entry = Entry {
+            reg_id: old.map_or(0, |entry| entry.reg_id),
+            uses_left: 0,
+            expires,
+            revoked: is_of_token,
+        };
+        if let Some(old) = old {
+            self.by_expiry.remove(&(old.expires, number));
+        }
+        self.by_expiry.insert((expires, number));
+        self.entries.insert(number, entry);
+        true
+    }
+
+    /// The tokens that were revoked: an edge that has forgotten everything has to be told of these again, too.
+    pub fn revoked(&self) -> impl Iterator<Item = Number> + '_ {
+        let entries = self.entries.iter();
+        entries.filter_map(|(&number, entry)| entry.revoked.then_some(number))
+    }
+
+    /// Whether this number was admitted here and has no use left.
+    #[must_use]
+    pub fn is_spent(&self, number: Number) -> bool {
+        let entry = self.entries.get(&number);
+        number.is_admissible() && entry.is_some_and(|entry| entry.uses_left == 0)
+    }
+
+    /// All of it, to be written down.
+    pub fn lines(&self, now: Now) -> impl Iterator<Item = Line> + '_ {
+        self.entries.iter().map(move |(&number, entry)| Line {
+            number,
+            reg_id: entry.reg_id,
+            uses_left: entry.uses_left,
+            revoked: entry.revoked,
+            expires: now.unix + entry.expires.saturating_duration_since(now.mono),
+        })
+    }
+
+    /// Enters what an earlier run has written down, if it is not over; `false`: it is over, or there is no room.
+    pub fn restore(&mut self, now: Now, line: &Line) -> bool {
+        let longest = if line.number.is_of_token() {
+            TOKEN_LIFETIME_MAX + 2 * SKEW
+        } else {
+            Duration::from_millis(TTL_MS_MAX.into())
+        };
+        let left = line.expires.checked_duration_since(now.unix);
+        // A clock that was set back prolongs nothing.
+        let left = left.unwrap_or_default().min(longest);
+        let is_known = self.entries.contains_key(&line.number);
+        if left.is_zero() || is_known || self.entries.len() >= self.capacity {
+            return false;
+        }
+        let expires = now.mono + left;
+        self.by_expiry.insert((expires, line.number));
+        let entry = Entry {
+            reg_id: line.reg_id,
+            uses_left: line.uses_left,
+            expires,
+            revoked: line.revoked,
+        };
+        self.entries.insert(line.number, entry);
+        true
     }
 
     /// A client came with this number: takes one use of it. A little time is given beyond the end,
@@ -98,6 +181,7 @@ impl Ledger {
             reg_id,
             uses_left: uses.saturating_sub(1),
             expires,
+            revoked: false,
         };
         self.entries.insert(number, entry);
         Status::Ok
@@ -139,6 +223,21 @@ impl Ledger {
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
+}
+
+/// One number, as it outlives the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// The number.
+    pub number: Number,
+    /// Its registration; 0 for a token that was revoked unseen.
+    pub reg_id: u32,
+    /// How often it may still be used.
+    pub uses_left: u16,
+    /// A token that was revoked.
+    pub revoked: bool,
+    /// When its time is over, by the clock on the wall.
+    pub expires: UnixTime,
 }
 
 /// The longest that an edge lets a client wait for its data connection and its answer.
@@ -227,6 +326,90 @@ mod tests {
         assert_eq!(ledger.open(start, number, 1, 9), Status::TokenUnknown);
         assert_eq!(ledger.open(start, Number(1 << 63), 1, 1), Status::Ok);
         assert_eq!(ledger.open(start, Number(1 << 63 | 8), 1, 1), Status::Limit);
+    }
+
+    #[test]
+    fn a_revoked_token_does_not_come_back_as_that_of_somebody_else() {
+        let (start, mut ledger) = (Instant::now(), Ledger::new(3));
+        let (own, foreign) = (Number(1 << 63 | 1), Number(1 << 63 | 2));
+        let own_admit = Admit {
+            number: own,
+            ..admit(0, 5)
+        };
+        assert!(ledger.enter(start, &own_admit));
+        assert!(ledger.revoke(start, own) && ledger.revoke(start, foreign));
+        let late = start + TOKEN_LIFETIME_MAX + 2 * SKEW;
+        for now in [start, late] {
+            for token in [own, foreign] {
+                assert_ne!(ledger.open(now, token, 1, 9), Status::Ok);
+            }
+        }
+        assert_eq!(ledger.revoked().collect::<Vec<_>>(), [own, foreign]);
+        assert!(ledger.enter(start, &admit(1, 1)));
+        assert!(!ledger.revoke(start, Number(1 << 63 | 3)), "a full ledger");
+        ledger.expire(late + GRACE);
+        assert!(ledger.is_empty());
+    }
+
+    #[test]
+    fn a_revoked_or_spent_number_stays_taken_for_its_time() {
+        let (start, mut ledger) = (Instant::now(), Ledger::new(3));
+        let number = Number(LEAST + 1);
+        assert!(ledger.enter(start, &admit(1, 2)));
+        assert_eq!(ledger.open(start, number, 1, 0), Status::Ok);
+        assert!(!ledger.is_spent(number));
+        assert!(ledger.revoke(start, number));
+        assert!(ledger.is_spent(number));
+        assert_eq!(ledger.open(start, number, 1, 0), Status::TokenUsed);
+        assert!(!ledger.enter(start, &admit(1, 1)));
+        assert_eq!(ledger.still_open(start).count(), 0);
+        assert_eq!(ledger.revoked().count(), 0);
+        assert!(ledger.revoke(start, Number(LEAST)), "nobody's");
+        assert_eq!(ledger.len(), 1);
+    }
+
+    #[test]
+    fn what_was_written_down_comes_back_until_its_time_is_over() {
+        let start = Now {
+            mono: Instant::now(),
+            unix: UnixTime::from_secs(1_700_000_000),
+        };
+        let mut ledger = Ledger::new(10);
+        for (number, uses) in [(1, 1), (2, 3)] {
+            assert!(ledger.enter(start.mono, &admit(number, uses)));
+        }
+        assert_eq!(ledger.open(start.mono, Number(LEAST + 1), 1, 0), Status::Ok);
+        assert!(ledger.revoke(start.mono, Number(1 << 63)));
+        let lines: Vec<Line> = ledger.lines(start).collect();
+
+        let later = start.plus(Duration::from_secs(20));
+        let mut again = Ledger::new(10);
+        assert!(lines.iter().all(|line| again.restore(later, line)));
+        assert!(
+            !lines.iter().any(|line| again.restore(later, line)),
+            "twice"
+        );
+        let left: Vec<Admit> = again.still_open(later.mono).collect();
+        let expected = Admit {
+            ttl_ms: 40_000,
+            ..admit(2, 3)
+        };
+        assert_eq!(left, [expected]);
+        let used = again.open(later.mono, Number(LEAST + 1), 1, 0);
+        assert_eq!(used, Status::TokenUsed);
+        assert_eq!(again.revoked().count(), 1);
+
+        let over = start.plus(Duration::from_secs(60));
+        let mut none = Ledger::new(10);
+        assert!(!none.restore(over, &lines[0]));
+        let mut back = start;
+        back.unix = UnixTime::from_secs(1_000_000_000);
+        assert!(none.restore(back, &lines[0]), "the clock was set back");
+        let hour = Duration::from_millis(TTL_MS_MAX.into());
+        assert_eq!(
+            none.by_expiry.first().map(|&(at, _)| at),
+            Some(back.mono + hour)
+        );
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub enum Output {
     Closed(Closed),
     /// The edge is about to stop.
     Draining(Drain),
+    /// The edge knows that the agent is about to stop, and sends it no more clients.
+    Drained,
     /// The session is over: close the connection.
     Down(Status, String),
 }
@@ -142,6 +144,13 @@ impl Link {
                 deadline_ms,
                 reason,
             }));
+        }
+    }
+
+    /// Says goodbye: the agent stops in order.
+    pub fn goodbye(&mut self) {
+        if !matches!(self.state, State::Over) {
+            self.end(Status::Shutdown, "the agent stops");
         }
     }
 
@@ -230,7 +239,7 @@ impl Link {
                 self.send(&Frame::DrainAck(drain));
                 self.outputs.push_back(Output::Draining(drain));
             }
-            (State::Up(_), Frame::DrainAck(_)) => {}
+            (State::Up(_), Frame::DrainAck(_)) => self.outputs.push_back(Output::Drained),
             (
                 State::Greeting { .. } | State::Up(_),
                 other @ (Frame::Hello(_)
@@ -458,6 +467,29 @@ mod tests {
         let end = outputs(&mut link);
         assert!(is_goaway(&end[0], Status::Protocol));
         assert_eq!(end.len(), 2, "nothing after the end: {end:?}");
+    }
+
+    #[test]
+    fn an_agent_that_stops_says_so_and_goes() {
+        let now = Instant::now();
+        let mut link = up(now);
+        link.drain(Duration::from_secs(60));
+        let drain = Drain {
+            deadline_ms: 60_000,
+            reason: Status::Shutdown,
+        };
+        assert_eq!(
+            outputs(&mut link),
+            [Output::Transmit(Frame::Drain(drain).to_bytes())]
+        );
+        tell(&mut link, now, &Frame::DrainAck(drain));
+        assert_eq!(outputs(&mut link), [Output::Drained]);
+        link.goodbye();
+        let end = outputs(&mut link);
+        assert!(is_goaway(&end[0], Status::Shutdown));
+        assert!(matches!(end[1], Output::Down(Status::Shutdown, _)));
+        link.goodbye();
+        assert_eq!(outputs(&mut link), []);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Pure: [`link`] (one control session), [`ledger`] (what was admitted and used), [`backoff`].
-//! I/O: [`config`], [`edge`] (keeps a link up), [`data`] (one data connection), [`api`],
+//! I/O: [`record`] (the ledger on disk), [`config`], [`edge`] (keeps a link up), [`data`] (one data connection), [`api`],
 //! [`process`] (all of it together), [`service`] (start, reload, end).
 
 pub mod api;
@@ -20,4 +20,5 @@ pub mod edge;
 pub mod ledger;
 pub mod link;
 pub mod process;
+pub mod record;
 pub mod service;

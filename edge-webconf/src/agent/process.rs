@@ -23,13 +23,14 @@ use edge_common::run::now;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use zeroize::Zeroizing;
 
 use super::api;
 use super::config::{AgentConfig, TargetTls};
 use super::edge::{self, EdgeState};
-use super::ledger::{Ledger, NUMBERS_MAX};
+use super::ledger::{Ledger, Line, NUMBERS_MAX};
+use super::record;
 use crate::ewrp::control::{Hello, Register};
 use crate::ewrp::{ALPN_CONTROL, ALPN_DATA, Number, Status, VERSION};
 use crate::relay::RelayLimits;
@@ -53,6 +54,8 @@ pub struct Agent {
     pub waiting: RefCell<BTreeMap<Number, mpsc::Sender<Answer>>>,
     /// Relayed connections now.
     pub relays: Cell<u32>,
+    /// The ledger is not written down as it is.
+    changed: Notify,
     /// Holds while an edge has a session with it.
     pub ready: Condition,
     /// What is counted.
@@ -185,6 +188,8 @@ pub struct AgentCounters {
     pub admissions: Counters<1>,
     /// Data connections that could not be dialled.
     pub dials_failed: Counter,
+    /// Times that the ledger was not written down.
+    pub writes_failed: Counter,
     /// Control sessions that are up.
     pub sessions: Gauge,
     /// Relayed connections.
@@ -215,6 +220,10 @@ impl AgentCounters {
             ),
             dials_failed: metrics
                 .counter("dials_failed", "Data connections that could not be opened"),
+            writes_failed: metrics.counter(
+                "state_writes_failed",
+                "Times that the numbers could not be written down",
+            ),
             sessions: metrics.gauge("sessions", "Control sessions with edges"),
             relays: metrics.gauge("relays", "Relayed connections"),
         }
@@ -241,9 +250,46 @@ impl Agent {
             edges: config.edges.iter().cloned().map(EdgeState::new).collect(),
             waiting: RefCell::default(),
             relays: Cell::new(0),
+            changed: Notify::new(),
             counters: AgentCounters::new(metrics),
             config,
         })
+    }
+
+    /// Enters what an earlier run has written down; edges are told of it when they are there.
+    pub fn recall(&self, lines: &[Line]) {
+        let (now, mut ledger) = (now(), self.ledger.borrow_mut());
+        let recalled = lines.iter().filter(|line| ledger.restore(now, line));
+        let numbers = recalled.count();
+        tracing::info!(numbers, "numbers of the last run");
+    }
+
+    /// The ledger has changed.
+    pub fn note(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Writes the ledger down a little after each change, for as long as the agent runs.
+    async fn keep_record(self: Rc<Self>) {
+        loop {
+            self.changed.notified().await;
+            tokio::time::sleep(BETWEEN_WRITES).await;
+            self.write_down().await;
+        }
+    }
+
+    async fn write_down(&self) {
+        let Some(file) = self.config.state.clone() else {
+            return;
+        };
+        self.ledger.borrow_mut().expire(now().mono);
+        let text = record::text(self.ledger.borrow().lines(now()), &self.config);
+        let text = Zeroizing::new(text);
+        let written = tokio::task::spawn_blocking(move || record::write(&file, &text)).await;
+        if let Ok(Err(error)) = written {
+            self.counters.writes_failed.inc();
+            tracing::error!(%error, "the numbers are not written down");
+        }
     }
 
     /// Runs until the core is told to stop; at a drain it lets relays end.
@@ -251,6 +297,7 @@ impl Agent {
         for index in 0..self.edges.len() {
             self.core.spawn(edge::keep_up(Rc::clone(&self), index));
         }
+        self.core.spawn(Rc::clone(&self).keep_record());
         let api = self.core.spawn(api::serve(Rc::clone(&self), socket));
         let http = http.map(|http| self.core.spawn(api::serve_tcp(Rc::clone(&self), http)));
         self.core.draining().await;
@@ -261,11 +308,22 @@ impl Agent {
         self.drain().await;
     }
 
-    /// No new clients, and time for those that are there.
+    /// No new clients, and time for those that are there; then the edges are told that it was no accident.
     async fn drain(&self) {
         let within = self.config.limits.drain_timeout;
         for edge in &self.edges {
             edge.drain(within);
+        }
+        // A client may be on its way until the edge has said that there is none.
+        let acknowledged = async {
+            while !self.edges.iter().all(EdgeState::is_drained) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            () = acknowledged => {}
+            () = tokio::time::sleep(FAREWELL) => tracing::warn!("an edge does not acknowledge the drain"),
+            () = self.core.stopping() => {}
         }
         let idle = async {
             while self.relays.get() > 0 {
@@ -276,6 +334,14 @@ impl Agent {
             () = idle => {}
             () = tokio::time::sleep(within) => {}
             () = self.core.stopping() => {}
+        }
+        for edge in &self.edges {
+            edge.goodbye();
+        }
+        self.write_down().await;
+        tokio::select! {
+            () = self.core.streams_ended() => {}
+            () = tokio::time::sleep(FAREWELL) => tracing::debug!("connections are left"),
         }
     }
 
@@ -346,6 +412,10 @@ pub fn bind_socket(config: &AgentConfig) -> anyhow::Result<std::os::unix::net::U
     Ok(listener)
 }
 
+/// What a run that is cut short has not written down; a change waits so long for others.
+const BETWEEN_WRITES: Duration = Duration::from_secs(1);
+/// For the answers to DRAIN to come, and for GOAWAY and `close_notify` to leave.
+const FAREWELL: Duration = Duration::from_secs(1);
 const SECRET_LEN_MAX: u64 = 16 * 1024;
 /// 128 bits, written in hex digits.
 const BEARER_LEN_MIN: usize = 32;

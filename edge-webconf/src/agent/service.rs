@@ -13,7 +13,9 @@ use edge_common::run::{Arguments, Fault, Frame, Loaded, Running, Service, Shared
 use tokio::net::{TcpListener, UnixListener};
 
 use super::config::{AgentConfig, Fault as ConfigFault};
+use super::ledger::Line;
 use super::process::{Agent, AgentSecrets, AgentTls, bind_socket};
+use super::record;
 
 /// The agent next to a conference server.
 #[derive(Debug)]
@@ -50,6 +52,10 @@ impl Service for WebconfAgent {
             http: bind_http(&config)?,
             secrets: AgentSecrets::load(&config)?,
             tls: tls.clone(),
+            recalled: match &config.state {
+                Some(file) => record::read(file, &config)?,
+                None => Vec::new(),
+            },
             metrics: shared.metrics.clone(),
             ready: shared.readiness.condition("edge"),
             config,
@@ -77,6 +83,7 @@ struct Seed {
     http: Option<StdTcpListener>,
     secrets: AgentSecrets,
     tls: AgentTls,
+    recalled: Vec<Line>,
     metrics: Metrics,
     ready: Condition,
 }
@@ -92,6 +99,7 @@ async fn run_core(core: CoreContext, seed: Seed) {
     };
     let (config, tls, secrets) = (seed.config, seed.tls, seed.secrets);
     let agent = Agent::new(core, config, tls, secrets, seed.ready, &seed.metrics);
+    agent.recall(&seed.recalled);
     agent.run(socket, http).await;
 }
 

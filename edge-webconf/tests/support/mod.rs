@@ -424,6 +424,16 @@ impl Agent {
         self.process.metric(line)
     }
 
+    /// Tells it to end in order; relays may go on.
+    pub(crate) fn drain(&self) {
+        self.process.cores.as_ref().unwrap().drain();
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) fn until_ended(mut self) {
+        self.process.cores.take().unwrap().join().unwrap();
+    }
+
     /// Where it is asked.
     pub(crate) fn socket(&self) -> &Path {
         &self.socket
