@@ -259,6 +259,8 @@ impl Edge {
                         self.send(self.agent_port, far, bytes);
                     }
                 }
+                // The rate of its source is the shell's, which is not simulated.
+                Output::Charge(_) => {}
                 Output::Close(id) => {
                     if let Some(far) = self.far_ends.remove(&id) {
                         self.connections.remove(&far);
