@@ -17,6 +17,7 @@ pub struct Observer {
     answered: Counters<3>,
     dropped: Counters<1>,
     closed: Counters<1>,
+    stacks: Counters<1>,
     stateless: Counters<1>,
     failed_over: Counter,
     timed_out: Counter,
@@ -99,6 +100,11 @@ impl Observer {
                 "requests_stateless",
                 "Requests that went on without an entry in the table of transactions",
                 ["reason"],
+            ),
+            stacks: metrics.counters(
+                "topology_hidden",
+                "Messages whose Via and Record-Route of the inside were sealed for a partner, or restored",
+                ["step"],
             ),
             failed_over: metrics.counter(
                 "requests_failed_over",
@@ -235,6 +241,9 @@ impl Observer {
             Event::Stateless(reason) => {
                 self.stateless.with([reason.label()]).inc();
                 tracing::debug!(reason = reason.label(), "request without a transaction");
+            }
+            Event::Topology(step) => {
+                self.stacks.with([step.label()]).inc();
             }
             Event::FailedOver => {
                 self.failed_over.inc();

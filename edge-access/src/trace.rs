@@ -134,6 +134,7 @@ impl Outcome {
             Event::Promoted(_)
             | Event::Verdict { .. }
             | Event::Stateless(_)
+            | Event::Topology(_)
             | Event::FailedOver
             | Event::TimedOut => None,
         }

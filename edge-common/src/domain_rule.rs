@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{Access, Config, DefaultRoute, Flatten, Provider, Verification};
+use crate::config::{Access, Config, DefaultRoute, Flatten, HideTopology, Provider, Verification};
 use crate::host_name::{HostName, HostPort};
 
 /// Who is allowed to be a partner.
@@ -48,6 +48,8 @@ pub struct FederationRules {
     pub flatten_404: Flatten,
     /// Connections that one core opens to one edge of a partner; 0 counts as 1.
     pub lanes: usize,
+    /// Who may not see which servers are inside.
+    pub hide_topology: HideTopology,
 }
 
 /// What the configuration says of another domain.
@@ -127,6 +129,7 @@ impl FederationRules {
             archiving_notice: federation.archiving_notice.clone(),
             flatten_404: federation.flatten_404,
             lanes: federation.connections_per_partner,
+            hide_topology: federation.hide_topology,
         }
     }
 

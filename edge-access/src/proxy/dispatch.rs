@@ -109,6 +109,7 @@ impl Proxy {
             rank: target.rank,
             candidates: target.candidates,
             branch: None,
+            hide: false,
         };
         self.forward(now, key, request, routes, &way)?;
         Ok(())
@@ -162,6 +163,7 @@ impl Proxy {
             rank: target.rank,
             candidates: target.candidates,
             branch: None,
+            hide: false,
         };
         self.forward(now, key, request, routes, &way)?;
         Ok(())
@@ -219,6 +221,7 @@ impl Proxy {
             rank: 0,
             candidates: 1,
             branch: None,
+            hide: false,
         };
         self.forward(now, key, request, routes, &way)?;
         Ok(())
@@ -281,6 +284,8 @@ impl Proxy {
         let flow = self.lane(now, &edge, target.flow, request.call_id);
         let target = Target { flow, ..target };
         let mark = host_mark(&edge.host);
+        // What comes from another partner shows nothing of the inside.
+        let hide = source.is_none() && self.hides_from_edge(&edge.host, request.to.domain);
         let way = Way {
             egress: target.flow,
             link: None,
@@ -292,6 +297,7 @@ impl Proxy {
             rank: target.rank,
             candidates: target.candidates,
             branch: None,
+            hide,
         };
         self.forward(now, key, request, routes, &way)?;
         Ok(())

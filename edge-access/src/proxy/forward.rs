@@ -9,6 +9,7 @@ use edge_common::sip::header::{Name, max_forwards};
 use edge_common::time::Now;
 
 use super::flow::{Peer, Standing};
+use super::hiding::{self, Step};
 use super::refusal::Refusal;
 use super::request::Request;
 use super::route::Routes;
@@ -40,6 +41,15 @@ pub(super) struct Way<'a> {
     /// The branch of the INVITE that a CANCEL or the ACK of a failure belongs to: these go one hop, so
     /// ours is their only Via.
     pub(super) branch: Option<BranchToken>,
+    /// The partner that it goes to may not see the Via and Record-Route of servers inside.
+    pub(super) hide: bool,
+}
+
+/// The stacks of a request that are hidden, sealed.
+#[derive(Debug, Default)]
+struct Hidden {
+    vias: Option<String>,
+    routes: Option<String>,
 }
 
 impl Proxy {
@@ -63,6 +73,11 @@ impl Proxy {
         let edited = self.edit(now, ingress, request, routes, way, &branch, &mut edits);
         if edited.is_ok() {
             self.send(ingress, request, way, &mut edits);
+            if way.hide {
+                self.event(Event::Topology(Step::Sealed));
+            } else if routes.hidden.is_some() {
+                self.event(Event::Topology(Step::Restored));
+            }
             if let Some(id) = id {
                 self.sent(now, id, &branch, way);
                 if self.again.is_none() && request.method == b"INVITE" {
@@ -96,6 +111,7 @@ impl Proxy {
             return Ok(());
         };
         let (message, realm) = (&request.message, flow.peer.realm());
+        let hidden = self.hide(now, request, way, branch, edits)?;
         for range in message.leading(Name::Route, routes.ours) {
             edits.remove(range);
         }
@@ -119,8 +135,16 @@ impl Proxy {
         }
         let start = message.headers_start();
         edits.replace_with(start..start, |out| {
-            self.write_via(way, branch, out);
-            self.write_routes(now, ingress, request, way, out);
+            self.write_via(way, branch, &hidden, out);
+            self.write_routes(now, ingress, request, way, &hidden, out);
+            // Only the inside knows the way that we hid from a partner.
+            if let Some(stack) = routes
+                .hidden
+                .as_ref()
+                .filter(|_| way.realm == Realm::Inside)
+            {
+                stack.write_route(out);
+            }
         });
         let end = message.headers_end();
         match way.source {
@@ -190,7 +214,60 @@ impl Proxy {
         }
     }
 
-    fn write_via(&self, way: &Way<'_>, branch: &BranchToken, out: &mut Vec<u8>) {
+    /// Takes the stacks of the inside out of a request that goes to a partner who may not see them.
+    fn hide(
+        &self,
+        now: Now,
+        request: &Request<'_>,
+        way: &Way<'_>,
+        branch: &BranchToken,
+        edits: &mut Edits,
+    ) -> Result<Hidden, Refusal> {
+        if !way.hide {
+            return Ok(Hidden::default());
+        }
+        let (message, hiding) = (&request.message, &self.tokens.hiding);
+        let mut text = Vec::new();
+        self.tokens.seal_branch(branch, &mut text);
+        let vias = hiding.seal_vias(message, &text)?;
+        // Where no dialog comes of it, a route is of use to nobody.
+        let routes = if request.may_make_dialog() {
+            let token = self
+                .tokens
+                .seal_route(way.outside, Some(request.call_id), now.unix);
+            let inner = self.own_route(&format!("{token}@"), Realm::Inside, way.outside, false, "");
+            let sealed =
+                hiding.seal_routes(message, inner.as_bytes(), token.as_bytes(), request.call_id)?;
+            Some(sealed)
+        } else {
+            None
+        };
+        for header in message.headers() {
+            if matches!(header.name(), Name::Via | Name::RecordRoute) {
+                edits.remove(header.range());
+            }
+        }
+        Ok(Hidden {
+            vias: Some(vias),
+            routes,
+        })
+    }
+
+    /// A member of our route, as far ends of that kind know us; `token` is empty or ends in an `@`.
+    fn own_route(
+        &self,
+        token: &str,
+        realm: Realm,
+        outside: &RouteToken,
+        web: bool,
+        flag: &str,
+    ) -> String {
+        let (host, port) = self.route_address(realm, outside);
+        let transport = if web { "ws" } else { "tls" };
+        format!("<sip:{token}{host}:{port};transport={transport};lr{flag}>")
+    }
+
+    fn write_via(&self, way: &Way<'_>, branch: &BranchToken, hidden: &Hidden, out: &mut Vec<u8>) {
         let (host, port) = self.own_address(way.realm);
         let transport = if self.is_web(way.egress) {
             "WSS"
@@ -199,6 +276,9 @@ impl Proxy {
         };
         via::write_own(transport, host.as_str(), port, out, |out| {
             self.tokens.seal_branch(branch, out);
+            if let Some(sealed) = &hidden.vias {
+                push_hidden(sealed, out);
+            }
         });
     }
 
@@ -209,6 +289,7 @@ impl Proxy {
         ingress: FlowKey,
         request: &Request<'_>,
         way: &Way<'_>,
+        hidden: &Hidden,
         out: &mut Vec<u8>,
     ) {
         let Some(flow) = self.flows.get(ingress) else {
@@ -228,14 +309,15 @@ impl Proxy {
             self.tokens.seal_route(way.outside, call_id, now.unix) + "@"
         };
         let mut write = |name: Name, realm: Realm, web: bool, flag: &str| {
-            let (host, port) = self.route_address(realm, way.outside);
-            let transport = if web { "ws" } else { "tls" };
-            let line = format!(
-                "{}: <sip:{token}{host}:{port};transport={transport};lr{flag}>\r\n",
-                name.as_str()
-            );
+            let route = self.own_route(&token, realm, way.outside, web, flag);
+            let line = format!("{}: {route}\r\n", name.as_str());
             out.extend_from_slice(line.as_bytes());
         };
+        if let Some(sealed) = &hidden.routes {
+            let flag = format!(";{}={sealed}", hiding::PARAM);
+            write(Name::RecordRoute, way.realm, false, &flag);
+            return;
+        }
         if !register {
             write(Name::RecordRoute, way.realm, self.is_web(way.egress), "");
             write(Name::RecordRoute, from, from_web, "");
@@ -315,6 +397,13 @@ impl Proxy {
             response: false,
         });
     }
+}
+
+fn push_hidden(sealed: &str, out: &mut Vec<u8>) {
+    out.push(b';');
+    out.extend_from_slice(hiding::PARAM.as_bytes());
+    out.push(b'=');
+    out.extend_from_slice(sealed.as_bytes());
 }
 
 /// Marks a client's connection, of whatever member, as the egress of a request.

@@ -111,6 +111,7 @@ impl Proxy {
             rank: 0,
             candidates: 0,
             branch: None,
+            hide: false,
         };
         self.sent(now, id, &branch, &way);
     }

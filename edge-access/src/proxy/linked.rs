@@ -92,7 +92,9 @@ impl Proxy {
             edits.write(message.bytes(), &mut bytes);
         }
         self.edits = edits;
-        edited?;
+        if let Some(step) = edited? {
+            self.event(Event::Topology(step));
+        }
         self.link_out(token.ingress, LinkedKind::Response, bytes);
         Ok(())
     }

@@ -25,6 +25,7 @@ pub mod federation;
 pub mod flow;
 mod forward;
 mod health;
+pub mod hiding;
 pub mod hygiene;
 pub mod keep_alive;
 mod linked;

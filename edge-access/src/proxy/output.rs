@@ -11,6 +11,7 @@ use edge_common::sip::parse::ParseError;
 
 use super::federation::Question;
 use super::flow::Proof;
+use super::hiding::Step;
 use super::refusal::{Drop, Refusal};
 use super::token::{FlowKey, FlowRef, Realm};
 use super::transaction::TransactionId;
@@ -233,6 +234,8 @@ pub enum Event {
     FailedOver,
     /// A request got no answer in time.
     TimedOut,
+    /// A message crossed whose Via and Record-Route of the inside partners do not see.
+    Topology(Step),
     /// The inside accepted a client.
     Promoted(FlowKey),
     /// A partner came to be proven for a domain, or ceased to be; told once for each change on a connection.

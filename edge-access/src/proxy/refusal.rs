@@ -7,6 +7,8 @@
 
 use edge_common::sip::header::Name;
 
+use super::hiding::{Forged, TooLong};
+
 /// A request is answered here, with the status and the diagnostics that this tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Refusal {
@@ -42,6 +44,10 @@ pub enum Refusal {
     Anonymous,
     /// A route of ours that does not open, or is not this sender's.
     RouteInvalid,
+    /// What a route of ours hides does not open.
+    HiddenInvalid,
+    /// The Via and Record-Route of servers inside are too long to be hidden from the partner.
+    HiddenTooLong,
     /// The client's connection is gone, and whoever asks may know another one (RFC 5626 §11.3).
     FlowGone,
     /// The client's connection is gone, and whoever asks knows nothing of connections.
@@ -150,7 +156,7 @@ impl Refusal {
             Self::Timeout => (408, "Request Timeout"),
             Self::FlowGone => (430, "Flow Failed"),
             Self::ClientGone => (480, "Temporarily Unavailable"),
-            Self::RouteInvalid => (481, "Call/Transaction Does Not Exist"),
+            Self::RouteInvalid | Self::HiddenInvalid => (481, "Call/Transaction Does Not Exist"),
             Self::Loop => (482, "Loop Detected"),
             Self::TooManyHops | Self::ViaTooDeep => (483, "Too Many Hops"),
             Self::NextHopDown
@@ -173,7 +179,9 @@ impl Refusal {
             | Self::PartnerUntrusted => (504, "Server time-out"),
             Self::Version => (505, "Version Not Supported"),
             Self::BodyTooLong => (413, "Request Entity Too Large"),
-            Self::TooLong | Self::TooManyHeaders | Self::HeadTooLong => (513, "Message Too Large"),
+            Self::TooLong | Self::TooManyHeaders | Self::HeadTooLong | Self::HiddenTooLong => {
+                (513, "Message Too Large")
+            }
         }
     }
 
@@ -189,7 +197,9 @@ impl Refusal {
             Self::FromNotRemote | Self::Anonymous => {
                 Some((1012, "From URI is not allowed to communicate from outside"))
             }
-            Self::RouteInvalid | Self::FlowGone => Some((1004, "Route set is no longer valid")),
+            Self::RouteInvalid | Self::HiddenInvalid | Self::FlowGone => {
+                Some((1004, "Route set is no longer valid"))
+            }
             Self::ClientGone => Some((1006, "Error routing on client connection")),
             Self::Unroutable | Self::RelayDenied => {
                 Some((1005, "Cannot route to destination domain"))
@@ -243,6 +253,7 @@ impl Refusal {
             | Self::Timeout
             | Self::TooManyHeaders
             | Self::HeadTooLong
+            | Self::HiddenTooLong
             | Self::BodyTooLong
             | Self::TooLong => None,
         }
@@ -277,7 +288,11 @@ impl Refusal {
     pub const fn is_guess(self) -> bool {
         matches!(
             self,
-            Self::RelayDenied | Self::NotFederated | Self::RouteInvalid | Self::Unproven(_)
+            Self::RelayDenied
+                | Self::NotFederated
+                | Self::RouteInvalid
+                | Self::HiddenInvalid
+                | Self::Unproven(_)
         )
     }
 
@@ -307,6 +322,8 @@ impl Refusal {
             Self::ServedElsewhere => "served_elsewhere",
             Self::Anonymous => "anonymous",
             Self::RouteInvalid => "route_invalid",
+            Self::HiddenInvalid => "hidden_invalid",
+            Self::HiddenTooLong => "hidden_too_long",
             Self::FlowGone => "flow_gone",
             Self::ClientGone => "client_gone",
             Self::Unroutable => "unroutable",
@@ -343,6 +360,30 @@ impl Refusal {
     }
 }
 
+impl From<Forged> for Refusal {
+    fn from(Forged: Forged) -> Self {
+        Self::HiddenInvalid
+    }
+}
+
+impl From<TooLong> for Refusal {
+    fn from(TooLong: TooLong) -> Self {
+        Self::HiddenTooLong
+    }
+}
+
+impl From<Forged> for Drop {
+    fn from(Forged: Forged) -> Self {
+        Self::HiddenInvalid
+    }
+}
+
+impl From<TooLong> for Drop {
+    fn from(TooLong: TooLong) -> Self {
+        Self::HiddenTooLong
+    }
+}
+
 /// A message is thrown away without an answer, and counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Drop {
@@ -358,6 +399,10 @@ pub enum Drop {
     ResponseLinkFull,
     /// The response cannot be handed on as it is.
     ResponseMalformed,
+    /// What our Via or Record-Route in a partner's response hides does not open.
+    HiddenInvalid,
+    /// The Record-Route of servers inside are too long to be hidden from the partner.
+    HiddenTooLong,
     /// An ACK that had to be refused; nothing answers it.
     Ack,
     /// An ACK or CANCEL of a call under way that cannot be sent on as it is; its sender has his answer.
@@ -395,6 +440,8 @@ impl Drop {
             Self::ResponseFlowGone => "response_flow_gone",
             Self::ResponseLinkFull => "response_link_full",
             Self::ResponseMalformed => "response_malformed",
+            Self::HiddenInvalid => "hidden_invalid",
+            Self::HiddenTooLong => "hidden_too_long",
             Self::Ack => "ack_refused",
             Self::Along => "ack_or_cancel_unlawful",
             Self::AckOfRefusal => "ack_of_refusal",

@@ -14,6 +14,7 @@ use edge_common::time::Now;
 
 use super::flow::{PartnerKind, Peer, Standing};
 use super::forward::{INSIDE_MARK, flow_mark, host_mark};
+use super::hiding::{Stack, Step};
 use super::hygiene::Crossing;
 use super::output::Method;
 use super::refusal::Drop;
@@ -85,8 +86,10 @@ impl Proxy {
         if self.is_of_another_member(token.ingress) {
             return self.pass_over(now, from, message, &token);
         }
+        let hidden = self.hidden_vias(message)?;
         // What cannot go back is the answer to nothing.
-        if message.list(Name::Via).nth(1).is_none() && !self.ends_here(note) {
+        let goes_on = hidden.is_some() || message.list(Name::Via).nth(1).is_some();
+        if !goes_on && !self.ends_here(note) {
             return Err(Drop::ResponseMalformed);
         }
         if self.flow_ref(token.ingress.key) == token.ingress
@@ -99,12 +102,22 @@ impl Proxy {
         let back = Back { from, to, note };
         let mut edits = std::mem::take(&mut self.edits);
         edits.clear();
-        let edited = self.edit_response(now, back, message, &token, &mut edits);
+        let edited = self.edit_response(now, back, message, &token, hidden.as_ref(), &mut edits);
         if edited.is_ok() {
             self.send_response(now, back, token.realm, message, &mut edits);
         }
         self.edits = edits;
-        edited
+        if let Some(step) = edited? {
+            self.event(Event::Topology(step));
+        }
+        Ok(())
+    }
+
+    /// What our Via, which stands on top, hides.
+    fn hidden_vias(&self, message: &Message<'_>) -> Result<Option<Stack>, Drop> {
+        let top = message.list(Name::Via).next();
+        let top = top.and_then(|top| Via::parse(top.text()).ok());
+        top.map_or(Ok(None), |top| Ok(self.tokens.hiding.open_vias(&top)?))
     }
 
     pub(super) fn top_token(&self, message: &Message<'_>) -> Option<BranchToken> {
@@ -148,21 +161,26 @@ impl Proxy {
         Back { from, to, note }: Back,
         message: &Message<'_>,
         token: &BranchToken,
+        hidden: Option<&Stack>,
         edits: &mut Edits,
-    ) -> Result<(), Drop> {
-        for range in message.leading(Name::Via, 1) {
-            edits.remove(range);
+    ) -> Result<Option<Step>, Drop> {
+        if let Some(stack) = hidden {
+            self.restore(stack, message, edits)?;
+        } else {
+            for range in message.leading(Name::Via, 1) {
+                edits.remove(range);
+            }
         }
         let crossing = from
             .and_then(|from| self.flows.get(from))
             .and_then(|flow| self.crossing(flow.peer.realm(), to, token.realm, note.promotes));
-        self.edit_source(now, from, crossing, message, token, edits)?;
+        let sealed = self.edit_source(now, from, crossing, message, token, edits)?;
         if note.keeps_alive {
             let end = message.headers_end();
             let interval = keep_alive::interval(to, &self.settings.clients);
             edits.replace_with(end..end, |out| keep_alive::write_answer(interval, out));
         }
-        Ok(())
+        Ok(sealed.or_else(|| hidden.map(|_| Step::Restored)))
     }
 
     /// What depends on who sent a response, and so is done where it came in.
@@ -174,7 +192,7 @@ impl Proxy {
         message: &Message<'_>,
         token: &BranchToken,
         edits: &mut Edits,
-    ) -> Result<(), Drop> {
+    ) -> Result<Option<Step>, Drop> {
         let status = message.status().ok_or(Drop::StatusInvalid)?;
         if let Some(crossing) = crossing {
             hygiene::apply(message, crossing, &self.settings, edits);
@@ -191,6 +209,7 @@ impl Proxy {
                 .map_err(|_| Drop::ResponseMalformed)?;
         }
         let end = message.headers_end();
+        let mut sealed = false;
         if token.realm == Realm::Inside
             && let Some(from) = from
             && let Some(source) = self.source(from, message)
@@ -204,12 +223,28 @@ impl Proxy {
             });
         }
         if token.realm == Realm::Partner && from.is_some_and(|from| self.is_inside(from)) {
+            sealed = self.hide_in_answer(now.unix, message, edits)?;
             self.edit_for_partner(message, status, edits);
         }
         // Our own speaks of us already.
         if status == 503 && from.is_some() && !is_signed(message) {
             edit_unavailable(message, edits);
         }
+        Ok(sealed.then_some(Step::Sealed))
+    }
+
+    /// Puts the stacks of the inside where a partner's response has ours with what they are sealed in.
+    fn restore(&self, vias: &Stack, message: &Message<'_>, edits: &mut Edits) -> Result<(), Drop> {
+        for header in message.all(Name::Via) {
+            edits.remove(header.range());
+        }
+        let start = message.headers_start();
+        edits.replace_with(start..start, |out| vias.write(Name::Via, 0, out));
+        let call_id = message.first(Name::CallId).map(|header| header.value());
+        let own = &self.settings.external;
+        self.tokens
+            .hiding
+            .restore_routes(message, own, call_id.unwrap_or_default(), edits)?;
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use edge_common::sip::header::name_addr::NameAddr;
 use edge_common::sip::uri::{Host, Uri};
 use edge_common::time::UnixTime;
 
+use super::hiding::{self, Stack};
 use super::refusal::Refusal;
 use super::request::Request;
 use super::settings::Settings;
@@ -25,8 +26,10 @@ pub struct Routes<'a> {
     pub in_dialog: bool,
     /// The registrar has a client's connections apart: our member is from a Path that says `ob` (RFC 5626 §5.1).
     pub outbound: bool,
-    /// The first member that stays; empty when none does.
+    /// The first member that stays, or the sealed text of those that are hidden; empty when there is neither.
     pub next: &'a [u8],
+    /// What our members hide: the way on inside.
+    pub hidden: Option<Stack>,
     /// The keyed hash of the transaction (`via::Marked::transaction`).
     pub transaction: u64,
 }
@@ -48,6 +51,7 @@ impl<'a> Routes<'a> {
             in_dialog: false,
             outbound: false,
             next: b"",
+            hidden: None,
             transaction: 0,
         };
         for element in request.message.list(Name::Route) {
@@ -64,8 +68,8 @@ impl<'a> Routes<'a> {
     /// `false`: the member stays.
     fn take(
         &mut self,
-        uri: &[u8],
-        request: &Request<'_>,
+        uri: &'a [u8],
+        request: &Request<'a>,
         settings: &Settings,
         tokens: &Tokens,
         now: UnixTime,
@@ -86,6 +90,10 @@ impl<'a> Routes<'a> {
             let other = |earlier: &RouteToken| *earlier != opened.token;
             if self.token.as_ref().is_some_and(other) {
                 return Ok(false);
+            }
+            if let Some(stack) = tokens.hiding.open_routes(&uri, request.call_id)? {
+                self.hidden = Some(stack);
+                self.next = uri.params.value(hiding::PARAM).unwrap_or_default();
             }
             self.token = Some(opened.token);
             self.in_dialog |= opened.is_of_dialog && request.to.tag.is_some();

@@ -5,6 +5,7 @@ mod bad_input;
 mod client;
 mod dialog;
 mod federation;
+mod hiding;
 mod malformed;
 mod property;
 mod remote;

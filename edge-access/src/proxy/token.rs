@@ -21,6 +21,8 @@ use edge_common::secret::{Label, Secrets};
 use edge_common::sip::header::via::MAGIC_COOKIE;
 use edge_common::time::UnixTime;
 
+use super::hiding::Hiding;
+
 /// A connection of this process. A slot that is used again has another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowKey {
@@ -106,6 +108,8 @@ pub struct BranchToken {
 pub struct Tokens {
     routes: Sealer,
     branches: Sealer,
+    /// Beside them: stacks of the inside that partners carry.
+    pub(super) hiding: Hiding,
 }
 
 impl Tokens {
@@ -115,6 +119,7 @@ impl Tokens {
         Self {
             routes: Sealer::new(secrets, Label::SipFlow),
             branches: Sealer::new(secrets, Label::SipBranch),
+            hiding: Hiding::new(secrets),
         }
     }
 

@@ -360,8 +360,36 @@ pub struct Federation {
     pub flatten_404: Flatten,
     /// Connections that we open to one edge of a partner, at most.
     pub connections_per_partner: usize,
+    /// From which partners the Via and Record-Route of servers inside are hidden.
+    pub hide_topology: HideTopology,
     /// What discovered partners may do, and other bounds.
     pub limits: FederationLimits,
+}
+
+/// From which partners the Via and Record-Route of servers inside are hidden. They leave sealed and are restored
+/// when they come back; a message whose stack is longer than 4 KiB when it is sealed (some twenty servers) is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct HideTopology {
+    /// Partners that nobody listed.
+    pub discovered: bool,
+    /// Partners that are listed by their domain, without an fqdn.
+    pub allowed: bool,
+    /// Providers, and the default route.
+    pub providers: bool,
+    /// Partners that are listed with an fqdn.
+    pub direct: bool,
+}
+
+impl Default for HideTopology {
+    fn default() -> Self {
+        Self {
+            discovered: true,
+            allowed: false,
+            providers: false,
+            direct: false,
+        }
+    }
 }
 
 /// Bounds of federation. Those of discovered partners hold for one certificate, over all its connections.

@@ -191,6 +191,7 @@ fn federation(typed: file::Federation, federation_here: bool) -> Federation {
         archiving_notice: typed.archiving_notice,
         flatten_404: typed.flatten_404,
         connections_per_partner: typed.connections_per_partner,
+        hide_topology: typed.hide_topology,
         limits: typed.limits,
     }
 }

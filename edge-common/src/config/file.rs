@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::access::{
     AccessLimits, ClientEku, Clients, DefaultRoute, Disclosure, FederationLimits, Flatten, Hep,
-    InsideRoutes, RegisterMode, SrvOrder, Trace, Verification, WebSocket,
+    HideTopology, InsideRoutes, RegisterMode, SrvOrder, Trace, Verification, WebSocket,
 };
 use super::av::{AuthenticationFiles, AvLimits, RelayMode, RestSecretFiles};
 use super::network::{CertificateFiles, Drain, Revocation, SecretFiles, Vips};
@@ -395,6 +395,8 @@ pub(super) struct Federation {
     /// Connections that we open to one edge of a partner; each core opens at least one of its own.
     #[schemars(range(min = 1, max = 4))]
     pub(super) connections_per_partner: usize,
+    /// From which partners the Via and Record-Route of servers inside are hidden, up to 4 KiB when they are sealed.
+    pub(super) hide_topology: HideTopology,
     /// What discovered partners may do, and other bounds.
     pub(super) limits: FederationLimits,
 }
@@ -421,6 +423,7 @@ impl Default for Federation {
             archiving_notice: None,
             flatten_404: Flatten::default(),
             connections_per_partner: 4,
+            hide_topology: HideTopology::default(),
             limits: FederationLimits::default(),
         }
     }

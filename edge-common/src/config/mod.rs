@@ -41,8 +41,8 @@ pub mod webconf;
 
 pub use access::{
     Access, AccessLimits, ClientEku, Clients, DefaultRoute, Disclosure, Federation,
-    FederationLimits, Flatten, Hep, InsideRoutes, Partner, Provider, RegisterMode, SrvOrder, Trace,
-    TrustRoots, Verification, WebSocket,
+    FederationLimits, Flatten, Hep, HideTopology, InsideRoutes, Partner, Provider, RegisterMode,
+    SrvOrder, Trace, TrustRoots, Verification, WebSocket,
 };
 pub use at_start::AtStart;
 pub use av::{AuthenticationFiles, Av, AvLimits, RelayMode, RestSecretFiles};

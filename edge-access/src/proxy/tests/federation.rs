@@ -325,6 +325,7 @@ fn a_verdict_is_told_once_for_each_connection() {
         | Event::Promoted(_)
         | Event::Stateless(_)
         | Event::FailedOver
+        | Event::Topology(_)
         | Event::TimedOut => None,
     });
     assert_eq!(
@@ -1043,6 +1044,7 @@ fn who_only_fails_to_prove_asks_slowly_fills_no_log_and_is_on_the_watch_list() {
         | Event::Promoted(_)
         | Event::Stateless(_)
         | Event::FailedOver
+        | Event::Topology(_)
         | Event::TimedOut => None,
     });
     let (told, counted): (Vec<_>, Vec<_>) = lines.partition(|told| *told);

@@ -880,6 +880,7 @@ impl Proxy {
             rank: 0,
             candidates: 0,
             branch: Some(branch),
+            hide: false,
         };
         if self.forward(now, ingress, &request, &routes, &way).is_err() {
             self.event(Event::Dropped(Drop::Along));
