@@ -87,6 +87,8 @@ pub struct Proxy {
     core: u8,
     rng: Box<dyn Random>,
     flows: Flows,
+    /// Those of partners, to find one that stands in for another.
+    partners: BTreeSet<FlowKey>,
     timers: Wheel<FlowKey>,
     /// Our own connections to the Director, while they stand.
     next_hops: Vec<NextHop>,
@@ -184,6 +186,7 @@ impl Proxy {
             core,
             rng,
             flows: Flows::new(core, connections),
+            partners: BTreeSet::new(),
             timers: Wheel::new(now.mono, TIMER_TICK, connections),
             next_hops: Vec::new(),
             transactions: Table::new(),
@@ -231,7 +234,11 @@ impl Proxy {
             Peer::Partner(partner) => partner.dialled.clone(),
             Peer::Client(_) | Peer::Inside { .. } => None,
         };
+        let is_partner = peer.realm() == Realm::Partner;
         let key = self.flows.insert(Flow::new(now.mono, remote, peer))?;
+        if is_partner {
+            self.partners.insert(key);
+        }
         self.set_timer(now, key);
         if let Some(target) = dialled {
             self.link_up(now, target, key);
@@ -299,6 +306,7 @@ impl Proxy {
             self.timers.cancel(timer);
         }
         self.lose(flow.pending);
+        self.partners.remove(&key);
         self.next_hops.retain(|hop| hop.flow != key);
         if let Peer::Partner(partner) = flow.peer
             && let Some(target) = partner.dialled

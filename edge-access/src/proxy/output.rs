@@ -128,6 +128,8 @@ pub struct ResponseNote {
     pub found: Option<bool>,
     /// The client is told after how much silence it has to speak.
     pub keeps_alive: bool,
+    /// A partner asked.
+    pub is_for_partner: bool,
 }
 
 /// Methods, as far as transactions tell them apart.

@@ -10,6 +10,7 @@ use edge_common::sip::header::cseq::CSeq;
 use edge_common::sip::header::via::Via;
 use edge_common::sip::message::{Message, StartLine};
 use edge_common::sip::parse::Index;
+use edge_common::sip::uri::{self, Host};
 use edge_common::time::Now;
 
 use super::flow::{PartnerKind, Peer, Standing};
@@ -82,6 +83,7 @@ impl Proxy {
             promotes: matches!(status, 200..=299) && matches!(method, b"REGISTER" | b"INVITE"),
             found: found(status, message),
             keeps_alive: matches!(status, 200..=299) && token.keep_alive,
+            is_for_partner: token.realm == Realm::Partner,
         };
         if self.is_of_another_member(token.ingress) {
             return self.pass_over(now, from, message, &token);
@@ -98,7 +100,9 @@ impl Proxy {
         {
             return Err(drop);
         }
-        let to = self.upstream(&token).ok_or(Drop::ResponseFlowGone)?;
+        let to = self
+            .upstream(&token, message)
+            .ok_or(Drop::ResponseFlowGone)?;
         let back = Back { from, to, note };
         let mut edits = std::mem::take(&mut self.edits);
         edits.clear();
@@ -142,8 +146,8 @@ impl Proxy {
         }
     }
 
-    /// The connection that the request came over. One of a server inside may have been replaced.
-    fn upstream(&self, token: &BranchToken) -> Option<FlowKey> {
+    /// The connection that the request came over. One of a server inside may have been replaced, and one of a partner.
+    fn upstream(&self, token: &BranchToken, message: &Message<'_>) -> Option<FlowKey> {
         let key = token.ingress.key;
         let here = key.core == self.core;
         let stands =
@@ -151,8 +155,43 @@ impl Proxy {
         match token.realm {
             _ if stands => Some(key),
             Realm::Inside => self.next_hops.first().map(|hop| hop.flow),
+            // Of another run or member nothing is known that could stand in.
+            Realm::Partner if self.flow_ref(key) == token.ingress => {
+                let via = message.list(Name::Via).nth(1)?;
+                self.stand_in(via.text())
+            }
             Realm::Client | Realm::Partner => None,
         }
+    }
+
+    /// The same for a response that another core has edited: the partner's Via is on top.
+    fn stand_in_for(&self, note: ResponseNote, bytes: &[u8]) -> Option<FlowKey> {
+        if !note.is_for_partner {
+            return None;
+        }
+        let mut index = Index::new(self.settings.limits.headers + EDITED_HEADERS);
+        let message = Message::parse(bytes, &mut index).ok()?;
+        let via = message.list(Name::Via).next()?;
+        self.stand_in(via.text())
+    }
+
+    /// Another connection of the partner whose Via that is (RFC 3261 §18.2.2), the newest one: its certificate proves
+    /// the host that the Via names. An answer that a false Via leads elsewhere belongs to no request there.
+    fn stand_in(&self, via: &[u8]) -> Option<FlowKey> {
+        let (Host::Name(host), _) = uri::hostport(Via::parse(via).ok()?.sent_by).ok()? else {
+            return None;
+        };
+        let host: HostName = host.parse().ok()?;
+        let others = self.partners.iter().filter_map(|key| {
+            let flow = self.flows.get(*key)?;
+            match &flow.peer {
+                Peer::Partner(partner) if partner.names.proves_host(&host) => {
+                    Some((flow.opened, *key))
+                }
+                Peer::Partner(_) | Peer::Client(_) | Peer::Inside { .. } => None,
+            }
+        });
+        others.max().map(|(_, key)| key)
     }
 
     fn edit_response(
@@ -373,10 +412,14 @@ impl Proxy {
             self.event(Event::Dropped(drop));
             return;
         }
-        if self.flows.get(to).is_none() {
+        let stands = self.flows.get(to).is_some();
+        let Some(to) = stands
+            .then_some(to)
+            .or_else(|| self.stand_in_for(note, bytes))
+        else {
             self.event(Event::Dropped(Drop::ResponseFlowGone));
             return;
-        }
+        };
         // The other core could not know whether the inside has accepted the client.
         let crossing = self.crossing(Realm::Inside, to, Realm::Client, note.promotes);
         let mut index = Index::new(self.settings.limits.headers + EDITED_HEADERS);

@@ -6,7 +6,7 @@ use edge_common::config::{DefaultRoute, Flatten, Provider, Verification};
 
 use super::world::{World, name, request, response, settings, status, values};
 use crate::proxy::Event;
-use crate::proxy::refusal::Refusal;
+use crate::proxy::refusal::{Drop, Refusal};
 use crate::proxy::settings::{FederationRules, Settings};
 use crate::proxy::token::FlowKey;
 use crate::proxy::watch::Decision;
@@ -1105,4 +1105,39 @@ fn refused_domains_do_not_change_what_a_connection_is_for() {
         crate::proxy::token::Realm::Partner,
         Refusal::TypeMismatch
     )));
+}
+
+#[test]
+fn a_partner_that_reconnects_gets_its_answer_on_the_new_connection() {
+    for core in [0, 1] {
+        let mut world = World::new();
+        let director = world.next_hop(0);
+        if core == 1 {
+            world.next_hop(1);
+        }
+        let via = "Via: SIP/2.0/TLS sip.fabrikam.test:5061;branch=z9hG4bK-partner";
+        let partner = world.partner(core, "sip.fabrikam.test", None);
+        world.receive(partner, from_partner("fabrikam.test", &[via]));
+        let inside = world.sent(director).or_else(|| {
+            let hop = FlowKey {
+                core: 1,
+                ..director
+            };
+            world.sent(hop)
+        });
+        let inside = inside.expect("goes inside");
+        world.close(partner);
+        world.receive(director, response(&inside, "180 Ringing", &[]));
+        assert!(
+            world
+                .events
+                .contains(&Event::Dropped(Drop::ResponseFlowGone)),
+            "nobody is there"
+        );
+        let stranger = world.partner(core, "sip.other.test", None);
+        let again = world.partner(core, "sip.fabrikam.test", None);
+        world.receive(director, response(&inside, "200 OK", &[]));
+        assert_eq!(status(world.sent(again)), "200 OK");
+        assert_eq!(world.sent(stranger), None);
+    }
 }
