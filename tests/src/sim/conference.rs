@@ -278,7 +278,6 @@ impl Edge {
                 }
                 Output::Relay(client) => self.relay(client),
                 // The account of guesses is kept by the listener, which is not part of this world.
-                Output::Charge(_) => {}
                 Output::Event(event) => self.events.push(event),
             }
         }
