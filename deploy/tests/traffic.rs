@@ -295,9 +295,14 @@ fn the_conference_edge_opens_no_connection_even_where_others_may() {
     let director = world
         .inside
         .enter(|| TcpListener::bind("10.10.0.50:5061").unwrap());
-    let dial = |user: u32| {
+    let add = ["address", "add", "10.10.0.53/24", "dev", "far"];
+    world.inside.ip(&add);
+    let resolver = world
+        .inside
+        .enter(|| UdpSocket::bind("10.10.0.53:53").unwrap());
+    resolver.set_read_timeout(Some(PATIENCE)).unwrap();
+    let run = |user: u32, script: &str| {
         let user = user.to_string();
-        let script = "exec 3<>/dev/tcp/10.10.0.50/5061";
         let words = [
             "--reuid",
             &user,
@@ -310,8 +315,21 @@ fn the_conference_edge_opens_no_connection_even_where_others_may() {
         ];
         world.host.run("setpriv", &words).status.success()
     };
-    assert!(dial(WEBCONF_USER + 1));
-    assert!(!dial(WEBCONF_USER));
-    assert!(world.counted("webconf/never-dials") > 0);
+    let counted = || world.counted("webconf/never-dials");
+    let dial = "exec 3<>/dev/tcp/10.10.0.50/5061";
+    assert!(run(WEBCONF_USER + 1, dial));
+    assert_eq!(counted(), 0);
+    assert!(!run(WEBCONF_USER, dial));
+    let tcp = counted();
+    assert!(tcp > 0);
+
+    let send = "echo x > /dev/udp/10.10.0.53/53";
+    let mut seen = [0; 16];
+    assert!(run(WEBCONF_USER + 1, send));
+    assert_eq!(resolver.recv(&mut seen).unwrap(), 2);
+    assert_eq!(counted(), tcp);
+    assert!(!run(WEBCONF_USER, send));
+    assert!(resolver.recv(&mut seen).is_err());
+    assert!(counted() > tcp);
     drop(director);
 }

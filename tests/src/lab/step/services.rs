@@ -101,12 +101,27 @@ fn never_dials(world: &mut World) -> Result<Seen> {
         !dial(WEBCONF_USER.1, &tcp)?,
         "the daemon's user opened a TCP connection"
     );
-    dial(WEBCONF_USER.1, &udp)?;
-    let dropped = world.contoso.firewall_counter("webconf/never-dials")? - before;
+    let after_tcp = world.contoso.firewall_counter("webconf/never-dials")?;
     ensure!(
-        dropped >= 2,
-        "the firewall dropped {dropped} packets, TCP and UDP were tried"
+        after_tcp > before,
+        "the TCP connection of the daemon's user was not stopped by the firewall"
     );
+    ensure!(
+        dial(WEBCONF_USER.1 - 1, &udp)?,
+        "nobody can send UDP to the DNS server inside: nothing is shown"
+    );
+    let before_udp = world.contoso.firewall_counter("webconf/never-dials")?;
+    // A datagram that the filter drops on its way out is an error of `sendto`, so `echo` fails.
+    ensure!(
+        !dial(WEBCONF_USER.1, &udp)?,
+        "the daemon's user sent a UDP datagram"
+    );
+    let after_udp = world.contoso.firewall_counter("webconf/never-dials")?;
+    ensure!(
+        after_udp > before_udp,
+        "the firewall did not count the UDP datagram of the daemon's user"
+    );
+    let dropped = after_udp - before;
     Ok(Seen::text(format!(
         "daemon: seccomp, landlock {landlock}; {}; user {}: {dropped} packets dropped",
         seen.trim(),
