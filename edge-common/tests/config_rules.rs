@@ -461,6 +461,13 @@ const CASES: &[Case] = &[
         "[webconf.limits]\npreread = «\"17 KiB\"\nrelay_buffer = \"16 KiB\"\n[av]\n",
     ),
     added(
+        rule::PREREAD_SMALL,
+        SINGLE,
+        "[webconf]\n",
+        "[webconf]\npreface_keys = [\"join.pub\"]\nlimits = { preread = \"1 KiB\" }\n",
+        "[webconf]\npreface_keys = [\"join.pub\"]\nlimits = { preread = «\"1023 B\" }\n",
+    ),
+    added(
         rule::NO_WAY_IN,
         SINGLE,
         "[webconf]\n",

@@ -30,6 +30,9 @@ fn joined(world: &World, agent: &support::Agent, server: &Server) -> (Client, Tc
     let mut shown = vec![0; number.len() + 1];
     stream.read_exact(&mut shown).unwrap();
     assert_eq!(shown, format!("{number}\n").as_bytes());
+    let done = "edge_webconf_handshakes_done_total{listener=\"client\",version=\"1.3\"}";
+    assert!(world.metric(done) > 0);
+    assert!(world.metric("edge_webconf_handshake_seconds_count") > 0);
     (client, stream)
 }
 

@@ -450,6 +450,9 @@ rules! {
     ROLE_OF_NOBODY = 605 Warning, "A role is given to a name that is no agent.",
         "Only names that webconf.agents covers get a session, so nobody has this role.",
         "Add the name to webconf.agents, or remove it from webconf.conference_agents.";
+    PREREAD_SMALL = 606 Error, "What is read ahead does not hold a token.",
+        "A client's token stands on its first line, which may be 1 KiB long and is part of what is read ahead.",
+        "Let webconf.limits.preread be at least 1 KiB, or remove webconf.preface_keys.";
 
     AUTH_KEY_SHARED = 701 Error, "The A/V authentication key is also a listener's.",
         "Credentials are derived from this key alone. It must live and end on its own, and must not lie where listeners' keys lie.",

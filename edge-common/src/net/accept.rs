@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use rustls::ServerConfig;
+use rustls::{ProtocolVersion, ServerConfig};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -27,7 +27,7 @@ use super::handshake::{self, HandshakeError};
 use super::proxy_protocol::{self, HeaderError, Origin, Step};
 use super::stream::{Read, Stream, StreamError, StreamOptions};
 use crate::limit::{Cap, HashKey, Permit, Rate, Source, SourceCap, SourcePermit, SourceRate};
-use crate::observe::metrics::{Counter, Counters, Metrics};
+use crate::observe::metrics::{Counter, Counters, Histogram, Metrics};
 use crate::time::Now;
 
 /// Who may come in by one listener, counted over all cores. Cheap to clone.
@@ -61,6 +61,8 @@ struct GateState {
     accepted: Counter,
     refused: Counters<2>,
     handshakes_failed: Counters<2>,
+    handshakes_done: Counters<2>,
+    handshake_seconds: Histogram,
     listener: &'static str,
 }
 
@@ -202,6 +204,16 @@ impl Gate {
                 "TLS handshakes that did not succeed",
                 ["listener", "reason"],
             ),
+            handshakes_done: metrics.counters(
+                "handshakes_done",
+                "TLS handshakes that succeeded, by the version of TLS",
+                ["listener", "version"],
+            ),
+            handshake_seconds: metrics.histogram(
+                "handshake_seconds",
+                "How long TLS handshakes that succeeded took, on all listeners",
+                HANDSHAKE_BOUNDS,
+            ),
             listener,
         }))
     }
@@ -234,6 +246,17 @@ impl Gate {
             .handshakes_failed
             .with([self.0.listener, error.reason()])
             .add(1);
+    }
+
+    fn handshake_done(&self, version: Option<ProtocolVersion>, took: Duration) {
+        let version = match version {
+            Some(ProtocolVersion::TLSv1_3) => "1.3",
+            Some(ProtocolVersion::TLSv1_2) => "1.2",
+            Some(_) | None => "other",
+        };
+        let done = &self.0.handshakes_done;
+        done.with([self.0.listener, version]).inc();
+        self.0.handshake_seconds.observe(took);
     }
 
     fn enter(&self) -> Result<([Permit; 2], Permit), Refused> {
@@ -395,12 +418,15 @@ impl Visitor {
         }
         if let Security::Tls(config) = &self.door.security {
             let within = self.door.handshake_timeout.saturating_sub(begun.elapsed());
+            let handshake_begun = tokio::time::Instant::now();
             let done = handshake::server(&self.stream, config.load_full(), within).await;
             if let Err(error) = done {
                 tracing::debug!(listener = self.gate.0.listener, connection = %self.stream.id(), remote = %self.stream.remote(), %error, "handshake failed");
                 self.gate.handshake_failed(&error);
                 return None;
             }
+            let version = self.stream.tls_version();
+            self.gate.handshake_done(version, handshake_begun.elapsed());
         }
         Some(self.stream)
     }
@@ -478,6 +504,9 @@ fn pause_after(error: &io::Error) -> Option<Duration> {
 
 /// Long enough for connections to end, short enough that the backlog survives it.
 const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// A local handshake takes a millisecond, one over a satellite a second; deadlines end it at some seconds.
+const HANDSHAKE_BOUNDS: &[f64] = &[0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
 
 #[cfg(test)]
 mod tests {

@@ -328,7 +328,10 @@ pub async fn dial_any(
             connect_timeout: within,
             handshake_timeout: within,
             stream,
-            tcp: TcpOptions::default(),
+            tcp: TcpOptions {
+                socket_buffer: Some(SOCKET_BUFFER),
+                ..TcpOptions::default()
+            },
         };
         match dial.open(&agent.core).await {
             Ok(stream) => return Ok(stream),
@@ -382,6 +385,8 @@ const CONTROL: StreamOptions = StreamOptions {
     pending_max: 256 * 1024,
     read_max: 64 * 1024,
 };
+/// Each way of each socket: what a stalled reader can hold in the kernel, as at the edge.
+const SOCKET_BUFFER: usize = 256 * 1024;
 /// A session that lasted so long was no failure.
 const STEADY: Duration = Duration::from_secs(10);
 /// EWRP/1: dials at once.

@@ -210,12 +210,24 @@ fn pools(check: &mut Check<'_>) {
         );
         check.tell(rule::POOL_ORDER, "webconf.limits.pool_min", message);
     }
+    let has_tokens = check
+        .file
+        .webconf
+        .as_ref()
+        .is_some_and(|webconf| !webconf.preface_keys.is_empty());
+    if has_tokens && limits.preread < TOKEN_LINE {
+        let message = format!("{} is less than 1 KiB", size_text(limits.preread));
+        check.tell(rule::PREREAD_SMALL, "webconf.limits.preread", message);
+    }
     if limits.preread > limits.relay_buffer {
         let (preread, buffer) = (size_text(limits.preread), size_text(limits.relay_buffer));
         let message = format!("{preread} is more than relay_buffer, {buffer}");
         check.tell(rule::PREREAD_LARGE, "webconf.limits.preread", message);
     }
 }
+
+/// EWRP/1: the longest preface line.
+const TOKEN_LINE: usize = 1024;
 
 /// Somebody must be able to come in, and a role belongs to somebody.
 fn ways_in(check: &mut Check<'_>) {
