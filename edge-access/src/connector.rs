@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use edge_common::cert::identity::{CertificateId, Fingerprint, ProvenNames};
+use edge_common::cert::identity::{CertificateId, Fingerprint, KeyFingerprint, ProvenNames};
 use edge_common::config::{AccessLimits, Config};
 use edge_common::dns::SipResolver;
 use edge_common::host_name::HostPort;
@@ -22,6 +22,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
 use crate::flow::Core;
+use crate::proxy::callback::{Call, Called, Fault, Vouched};
 use crate::proxy::flow::{Partner, Peer};
 use crate::proxy::refusal::Refusal;
 
@@ -184,6 +185,20 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// What it means for a partner that is called back.
+    const fn fault(&self) -> Fault {
+        match self {
+            Self::NoAddress => Fault::Unresolved,
+            Self::Unproven => Fault::Untrusted,
+            Self::Dial(_) if matches!(self.refusal(), Refusal::PartnerUntrusted) => {
+                Fault::Untrusted
+            }
+            Self::Dial(_) => Fault::Unreachable,
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -230,6 +245,26 @@ impl Partners {
                 }
             }
         });
+    }
+
+    /// Connects to an edge and compares the key that it shows as a server, whose certificate has to hold for its name.
+    pub async fn call_back(&self, core: &Core, call: &Call) -> Called {
+        let opening = self.open(core, &call.target);
+        let opened = tokio::time::timeout(CALLBACK_TIMEOUT, opening).await;
+        let (stream, partner) = opened.map_err(|_| Fault::Timeout)?.map_err(|failure| {
+            tracing::info!(target = %call.target, %failure, "partner not called back");
+            failure.fault()
+        })?;
+        let chain = stream.peer_certificates();
+        let key = chain.first().and_then(|leaf| KeyFingerprint::of(leaf));
+        stream.close();
+        if key != Some(call.key) {
+            return Err(Fault::OtherKey);
+        }
+        Ok(Vouched {
+            names: partner.names,
+            certificate: partner.certificate,
+        })
     }
 
     async fn open(&self, core: &Core, target: &HostPort) -> Result<(Stream, Partner), Failure> {
@@ -398,6 +433,8 @@ pub(crate) fn spread(pause: Duration) -> Duration {
 
 /// Addresses of the next hop that are connected; a transaction knows no more targets than that.
 pub const NEXT_HOPS_MAX: u8 = 4;
+/// Name, connection and handshake together; somebody waits for it.
+const CALLBACK_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(10);

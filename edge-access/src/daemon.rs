@@ -254,6 +254,7 @@ async fn run_core(context: CoreContext, seed: Seed, plan: Plan) {
             core.clone(),
             listening,
             Arc::clone(&plan.current),
+            Arc::clone(&plan.tls.partners),
         ));
     }
     let mailbox = core.clone();
@@ -299,6 +300,7 @@ fn make_core(context: &CoreContext, seed: &Seed, plan: &Plan) -> Core {
     );
     let dns = seed.resolvers.external.clone();
     let exit = Exit::external(&plan.config, &access.limits, Arc::clone(&plan.tls.partner));
+    let partners = Partners::new(exit, dns.clone());
     let verdicts = (context.index() == VERDICTS_CORE).then(|| {
         let federation = &access.federation;
         let directory = plan.config.state.directory.join("edge-access");
@@ -315,7 +317,10 @@ fn make_core(context: &CoreContext, seed: &Seed, plan: &Plan) -> Core {
             federation.verdict_cache,
             federation.pending_per_domain,
         );
-        Verdicts::new(authority.watching(watch), dns.clone(), file)
+        let authority = authority
+            .calling_at_once(federation.limits.callbacks)
+            .watching(watch);
+        Verdicts::new(authority, dns.clone(), partners.clone(), file)
     });
     Core::new(
         context.clone(),
@@ -323,7 +328,7 @@ fn make_core(context: &CoreContext, seed: &Seed, plan: &Plan) -> Core {
         seed.mailboxes.outbox.clone(),
         plan.observer.clone(),
         Recorder::new(access, plan.began, plan.outlet.clone()),
-        (Partners::new(exit, dns), array(plan)),
+        (partners, array(plan)),
         verdicts,
     )
 }

@@ -2,8 +2,11 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use edge_common::cert::identity::KeyFingerprint;
+use edge_common::cert::tls::PeerVerifier;
 use edge_common::config::{AccessLimits, Config, Internal};
 use edge_common::host_name::HostName;
 use edge_common::limit::{Cap, HashKey, Rate};
@@ -16,10 +19,11 @@ use edge_common::run;
 use edge_common::side::{Side, SidePair};
 use edge_common::sip::framer::Opener;
 use ipnet::IpNet;
+use rustls::pki_types::UnixTime;
 
 use crate::connector::{client_stream, identity, partner, server_stream};
 use crate::flow::Core;
-use crate::proxy::flow::{Peer, Standing};
+use crate::proxy::flow::{Partner, Peer, Standing};
 use crate::tls::Tls;
 
 /// Who comes in by a listener.
@@ -122,7 +126,12 @@ pub fn bind(
 }
 
 /// Serves one socket until the core drains.
-pub async fn serve(core: Core, listening: Listening, config: Arc<ArcSwap<Config>>) {
+pub async fn serve(
+    core: Core,
+    listening: Listening,
+    config: Arc<ArcSwap<Config>>,
+    partners: Arc<ArcSwap<PeerVerifier>>,
+) {
     let entrance = listening.entrance;
     let context = core.context().clone();
     let core = Rc::new(core);
@@ -133,7 +142,8 @@ pub async fn serve(core: Core, listening: Listening, config: Arc<ArcSwap<Config>
         listening.door,
         move |stream| {
             let (core, config) = (Rc::clone(&core), Arc::clone(&config));
-            async move { welcome(&core, stream, entrance, &config).await }
+            let partners = Arc::clone(&partners);
+            async move { welcome(&core, stream, entrance, &config, &partners).await }
         },
     )
     .await;
@@ -142,13 +152,19 @@ pub async fn serve(core: Core, listening: Listening, config: Arc<ArcSwap<Config>
     }
 }
 
-async fn welcome(core: &Core, stream: Stream, entrance: Entrance, config: &ArcSwap<Config>) {
+async fn welcome(
+    core: &Core,
+    stream: Stream,
+    entrance: Entrance,
+    config: &ArcSwap<Config>,
+    partners: &ArcSwap<PeerVerifier>,
+) {
     let peer = match entrance {
         Entrance::Client => Some(Peer::Client(Standing::Newcomer {
             requests: 0,
             in_flight: 0,
         })),
-        Entrance::Federation => partner(&stream, None).map(Peer::Partner),
+        Entrance::Federation => calling(&stream, &partners.load()).map(Peer::Partner),
         Entrance::Link => return core.array().serve(core, stream).await,
         Entrance::Internal => {
             trusted_name(&stream, &config.load().internal).map(|name| Peer::Inside { name })
@@ -161,6 +177,18 @@ async fn welcome(core: &Core, stream: Stream, entrance: Entrance, config: &ArcSw
         return;
     };
     core.serve(stream, peer, Opener::Remote, |_| {}).await;
+}
+
+/// The partner who called. When its certificate is no proof, it is nobody until it was called back.
+fn calling(stream: &Stream, verifier: &PeerVerifier) -> Option<Partner> {
+    let partner = partner(stream, None)?;
+    let chain = stream.peer_certificates();
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(run::now().unix.as_secs()));
+    if !verifier.needs_callback(&chain, now) {
+        return Some(partner);
+    }
+    let key = KeyFingerprint::of(chain.first()?)?;
+    Some(partner.to_call_back(key, stream.remote().ip()))
 }
 
 /// The proven name that lets a server speak from inside: that of the next hop or of a trusted server.

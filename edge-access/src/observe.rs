@@ -28,6 +28,8 @@ pub struct Observer {
     crl_lists: Gauge,
     watch_entries: Gauge,
     dials: Counters<2>,
+    callbacks: Counters<1>,
+    calling: Gauge,
     refused_peers: Counters<1>,
     next_hops: NextHops,
     flows: Gauge,
@@ -140,6 +142,15 @@ impl Observer {
                 "dials",
                 "Connections that the edge tried to open",
                 ["to", "outcome"],
+            ),
+            callbacks: metrics.counters(
+                "federation_callbacks",
+                "Partners that were to be called back at their edge",
+                ["outcome"],
+            ),
+            calling: metrics.gauge(
+                "federation_callbacks_pending",
+                "Partners that are being called back",
             ),
             refused_peers: metrics.counters(
                 "peers_refused",
@@ -334,6 +345,16 @@ impl Observer {
     /// A connection was opened, or could not be.
     pub fn dialled(&self, to: &str, outcome: &str) {
         self.dials.with([to, outcome]).inc();
+    }
+
+    /// A partner was called back, or should have been.
+    pub fn called_back(&self, outcome: &str) {
+        self.callbacks.with([outcome]).inc();
+    }
+
+    /// So many are being called back.
+    pub fn calling_back(&self, calls: usize) {
+        set(&self.calling, calls);
     }
 
     /// Somebody with a good certificate may not speak on that listener.

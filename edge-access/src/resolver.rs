@@ -12,8 +12,10 @@ use edge_common::srv::SIP_FEDERATION_TLS;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
+use crate::connector::Partners;
 use crate::federation_admin;
 use crate::flow::Core;
+use crate::proxy::callback::{Call, Called};
 use crate::proxy::federation::{Authority, Output, Question, Resolved, Unavailable};
 use crate::proxy::watch::Decision;
 use crate::watch_file::WatchFile;
@@ -22,6 +24,8 @@ use crate::watch_file::WatchFile;
 pub struct Verdicts {
     authority: RefCell<Authority>,
     dns: SipResolver,
+    /// The way to partners' edges.
+    partners: Partners,
     /// Where decisions on discovered partners are kept.
     file: WatchFile,
     /// Something has to be written there.
@@ -37,10 +41,16 @@ impl std::fmt::Debug for Verdicts {
 impl Verdicts {
     /// With an empty table.
     #[must_use]
-    pub fn new(authority: Authority, dns: SipResolver, file: WatchFile) -> Self {
+    pub fn new(
+        authority: Authority,
+        dns: SipResolver,
+        partners: Partners,
+        file: WatchFile,
+    ) -> Self {
         Self {
             authority: RefCell::new(authority),
             dns,
+            partners,
             file,
             decided: Notify::new(),
         }
@@ -121,9 +131,24 @@ impl Verdicts {
         self.settle(core);
     }
 
+    /// Takes in what a call came to.
+    pub fn called_back(&self, core: &Core, call: &Call, called: &Called) {
+        let outcome = called
+            .as_ref()
+            .map_or_else(|fault| fault.label(), |_| "proven");
+        tracing::info!(target = %call.target, outcome, "partner called back");
+        core.observer().called_back(outcome);
+        let mut authority = self.authority.borrow_mut();
+        authority.handle_called(run::now(), call, called);
+        drop(authority);
+        self.settle(core);
+    }
+
     fn settle(&self, core: &Core) {
         self.perform(core);
-        core.observer().verdicts_held(self.authority.borrow().len());
+        let authority = self.authority.borrow();
+        core.observer().verdicts_held(authority.len());
+        core.observer().calling_back(authority.calling());
     }
 
     fn perform(&self, core: &Core) {
@@ -133,6 +158,14 @@ impl Verdicts {
             match output {
                 None => return,
                 Some(Output::Answer(question, answer)) => core.deliver_answer(question, answer),
+                Some(Output::NotCalled(fault)) => core.observer().called_back(fault.label()),
+                Some(Output::Call(call)) => {
+                    let (core, partners) = (core.clone(), self.partners.clone());
+                    core.context().clone().spawn(async move {
+                        let called = partners.call_back(&core, &call).await;
+                        core.called_back(&call, &called);
+                    });
+                }
                 Some(Output::Resolve(domain)) => {
                     let (core, dns) = (core.clone(), self.dns.clone());
                     core.context().clone().spawn(async move {

@@ -22,6 +22,8 @@ pub struct Tls {
     pub client: Arc<ArcSwap<ServerConfig>>,
     /// For partners who connect to us.
     pub federation: Arc<ArcSwap<ServerConfig>>,
+    /// Whom that let in, to be asked whether they are to be called back.
+    pub partners: Arc<ArcSwap<PeerVerifier>>,
     /// For servers inside who connect to us.
     pub internal: Arc<ArcSwap<ServerConfig>>,
     /// For connections to partners.
@@ -54,6 +56,7 @@ impl Default for Crls {
 struct Made {
     client: Arc<ServerConfig>,
     federation: Arc<ServerConfig>,
+    partners: Arc<PeerVerifier>,
     internal: Arc<ServerConfig>,
     partner: Arc<ClientConfig>,
     next_hop: Arc<ClientConfig>,
@@ -72,6 +75,7 @@ impl Tls {
         Ok(Self {
             client: Arc::new(ArcSwap::new(made.client)),
             federation: Arc::new(ArcSwap::new(made.federation)),
+            partners: Arc::new(ArcSwap::new(made.partners)),
             internal: Arc::new(ArcSwap::new(made.internal)),
             partner: Arc::new(ArcSwap::new(made.partner)),
             next_hop: Arc::new(ArcSwap::new(made.next_hop)),
@@ -102,6 +106,7 @@ impl Tls {
         let made = make(now, config, access, secrets, &self.tallies)?;
         self.client.store(made.client);
         self.federation.store(made.federation);
+        self.partners.store(made.partners);
         self.internal.store(made.internal);
         self.partner.store(made.partner);
         self.next_hop.store(made.next_hop);
@@ -140,7 +145,8 @@ fn make(
         client: client_listener(Arc::clone(&external), tickets),
         federation: mutual_listener(Arc::clone(&external), Arc::clone(&partners), NO_ALPN),
         internal: mutual_listener(Arc::clone(&internal), Arc::clone(&inside), NO_ALPN),
-        partner: dialer(external, partners, NO_ALPN),
+        partner: dialer(external, Arc::clone(&partners), NO_ALPN),
+        partners,
         next_hop: dialer(internal, inside, NO_ALPN),
     })
 }

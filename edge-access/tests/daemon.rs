@@ -8,12 +8,15 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use edge_common::config::Callback;
 use support::dns::Record;
 use support::edge::{DIRECTOR_NAME, EXTERNAL, Edge};
 use support::peer::Peer;
+use support::pki::Pki;
 use support::sip::{request, response, status, values};
 use tungstenite::WebSocket;
 
@@ -191,6 +194,56 @@ fn federation_runs_both_ways_and_only_for_who_proves_himself() {
         outside.send(response(&sent, "202 Accepted"));
         assert_eq!(status(&next_hop.receive()), "202 Accepted");
     }
+}
+
+#[test]
+fn a_partner_whose_certificate_is_no_proof_is_called_back_at_its_edge() {
+    let theirs = TcpListener::bind("127.0.4.22:0").expect("a socket");
+    let port = theirs.local_addr().expect("bound").port();
+    let records = BTreeMap::from([
+        (
+            "_sipfederationtls._tcp.fabrikam.test",
+            Record::Srv(port, "sip.fabrikam.test"),
+        ),
+        ("sip.fabrikam.test", Record::A(Ipv4Addr::new(127, 0, 4, 22))),
+    ]);
+    let edge = Edge::start_with(records, |config| {
+        let access = config.access.as_mut().expect("in the example");
+        access.federation.callback = Callback::WhenNeeded;
+    });
+    let mut next_hops = edge.next_hops();
+    let nobody = Pki::new();
+    let (caller, server) = edge.pki.two_faces("sip.fabrikam.test", &nobody);
+    let message = || {
+        request(
+            "MESSAGE",
+            "sip:bob@contoso.test",
+            "carol@fabrikam.test",
+            "bob@contoso.test",
+            &[],
+        )
+    };
+    let mut partner = edge.partner_as(caller);
+    partner.send(message());
+    drop(Peer::accept(&theirs, Arc::clone(&server)));
+    let (core, inside) = either(&mut next_hops);
+    next_hops[core].send(response(&inside, "200 OK"));
+    assert_eq!(status(&partner.receive()), "200 OK");
+    partner.send(message());
+    either(&mut next_hops);
+
+    let mut thief = edge.partner_as(edge.pki.client_of("sip.fabrikam.test", &nobody));
+    thief.send(message());
+    drop(Peer::accept(&theirs, server));
+    assert_eq!(status(&thief.receive()), "403 Forbidden");
+    for outcome in ["proven", "callback_other_key"] {
+        let line = format!("edge_access_federation_callbacks_total{{outcome=\"{outcome}\"}}");
+        assert_eq!(edge.metric(&line), 1, "{outcome}");
+    }
+    // Somebody whose certificate is good needs no call.
+    let mut good = edge.partner("sip.fabrikam.test");
+    good.send(message());
+    either(&mut next_hops);
 }
 
 #[test]

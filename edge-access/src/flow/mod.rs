@@ -34,6 +34,7 @@ use crate::connections::{self, Filter, Page};
 use crate::connector::Partners;
 use crate::federation_admin;
 use crate::observe::{Observer, Tables};
+use crate::proxy::callback::{Call, Called};
 use crate::proxy::federation::{Answer, Question, Resolved};
 use crate::proxy::flow::Peer;
 use crate::proxy::refusal::Refusal;
@@ -320,6 +321,13 @@ impl Core {
     pub(crate) fn srv_resolved(&self, domain: &HostName, resolved: Resolved) {
         if let Some(verdicts) = &self.0.verdicts {
             verdicts.resolved(self, domain, resolved);
+        }
+    }
+
+    /// A partner was called back.
+    pub(crate) fn called_back(&self, call: &Call, called: &Called) {
+        if let Some(verdicts) = &self.0.verdicts {
+            verdicts.called_back(self, call, called);
         }
     }
 

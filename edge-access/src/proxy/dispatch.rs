@@ -125,7 +125,7 @@ impl Proxy {
         if !self.is_token_of_partner(key, routes.token.as_ref()) {
             return Err(Refusal::RouteInvalid.into());
         }
-        if self.answer_own_options(key, request) {
+        if !self.has_to_be_called_back(key) && self.answer_own_options(key, request) {
             return Ok(());
         }
         let errand = policy::admit_partner(&self.settings, request, routes)?;
@@ -336,6 +336,14 @@ impl Proxy {
         self.again
             .and_then(|id| self.transactions.get(id))
             .is_some_and(|entry| entry.tried & bit(rank) != 0)
+    }
+
+    /// Who is nobody yet is not even answered.
+    fn has_to_be_called_back(&self, key: FlowKey) -> bool {
+        matches!(
+            self.flows.get(key).map(|flow| &flow.peer),
+            Some(Peer::Partner(partner)) if partner.shown.is_some()
+        )
     }
 
     /// A partner may only use routes that lead back to itself.

@@ -20,6 +20,7 @@ use edge_common::partner_proof::{self, Proof, Rules, Verdict};
 use edge_common::srv::SrvAnswer;
 use edge_common::time::Now;
 
+use super::callback::{Call, Callbacks, Called, Fault, Next, Shown, Vouched};
 use super::meter::Meter;
 use super::refusal::Refusal;
 use super::token::FlowKey;
@@ -44,6 +45,8 @@ pub enum Question {
         providers: Arc<[HostName]>,
         /// No other edge than these may speak for it.
         providers_only: bool,
+        /// Whether its certificate is known to be its own.
+        identity: Identity,
     },
     /// Where is the edge of `domain`?
     Target {
@@ -56,6 +59,22 @@ pub enum Question {
         /// No other edge than these may speak for it.
         providers_only: bool,
     },
+}
+
+/// Whether the names of a connection's far end are its own.
+#[derive(Clone, Debug)]
+pub enum Identity {
+    /// The handshake proved it.
+    Certified,
+    /// It has to be called back; until then it has no names.
+    Shown {
+        /// What it showed.
+        shown: Arc<Shown>,
+        /// The edge that an administrator listed for the domain; otherwise DNS names it.
+        listed: Option<HostPort>,
+    },
+    /// It was called back: its names are those of the server there.
+    CalledBack,
 }
 
 /// The edges that speak for a domain, or why none does.
@@ -87,6 +106,10 @@ pub struct Unavailable;
 pub enum Output {
     /// Ask DNS for the federation record of that domain.
     Resolve(HostName),
+    /// Connect to that edge, and compare the key that it shows.
+    Call(Call),
+    /// A call was asked for and is not made.
+    NotCalled(Fault),
     /// Tell the core that asked.
     Answer(Question, Answer),
 }
@@ -100,6 +123,7 @@ pub struct Authority {
     askers_max: usize,
     known: BTreeMap<HostName, Known>,
     waiting: BTreeMap<HostName, Vec<Question>>,
+    callbacks: Callbacks,
     watch: Watch,
     outputs: VecDeque<Output>,
 }
@@ -121,6 +145,7 @@ impl Authority {
             askers_max,
             known: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            callbacks: Callbacks::new(CALLS_MAX, askers_max, domains_max),
             watch: Watch::default(),
             outputs: VecDeque::new(),
         }
@@ -130,6 +155,13 @@ impl Authority {
     #[must_use]
     pub fn watching(mut self, watch: Watch) -> Self {
         self.watch = watch;
+        self
+    }
+
+    /// With room for that many calls at a time.
+    #[must_use]
+    pub fn calling_at_once(mut self, calls_max: usize) -> Self {
+        self.callbacks = Callbacks::new(calls_max, self.askers_max, self.domains_max);
         self
     }
 
@@ -150,6 +182,10 @@ impl Authority {
             self.refuse(now, question, Refusal::PartnerBlocked);
             return;
         }
+        if let Some(target) = question.listed().cloned() {
+            self.call(now, question, target);
+            return;
+        }
         let domain = question.domain().clone();
         if let Some(known) = self
             .known
@@ -157,8 +193,7 @@ impl Authority {
             .filter(|known| known.until > now.mono)
             .cloned()
         {
-            let answer = self.answer(now, &question, &known);
-            self.outputs.push_back(Output::Answer(question, answer));
+            self.settle(now, question, &known);
             return;
         }
         if let Some(askers) = self.waiting.get_mut(&domain) {
@@ -188,16 +223,24 @@ impl Authority {
             until: now.mono + ttl,
         };
         for question in self.waiting.remove(domain).unwrap_or_default() {
-            let answer = self.answer(now, &question, &known);
-            self.outputs.push_back(Output::Answer(question, answer));
+            self.settle(now, question, &known);
         }
         self.make_room(now);
         self.known.insert(domain.clone(), known);
     }
 
+    /// Takes what a call came to and answers whoever waits for it.
+    pub fn handle_called(&mut self, now: Now, call: &Call, called: &Called) {
+        let (askers, until) = self.callbacks.handle_called(now, call, called);
+        for question in askers {
+            self.called(now, question, called.clone(), until);
+        }
+    }
+
     /// Forgets everything that was learned, as after a change of the partners.
     pub fn clear(&mut self) {
         self.known.clear();
+        self.callbacks.clear();
     }
 
     /// What is to be done next.
@@ -220,6 +263,93 @@ impl Authority {
                 ..
             } => *discovered && self.watch.is_blocked(certificate),
             Question::Target { .. } => false,
+        }
+    }
+
+    /// How many partners are being called back.
+    #[must_use]
+    pub fn calling(&self) -> usize {
+        self.callbacks.calling()
+    }
+
+    /// Answers by what DNS said; whoever has shown no more than a certificate is called back at first.
+    fn settle(&mut self, now: Now, question: Question, known: &Known) {
+        match self.callee(&question, known) {
+            None => {
+                let answer = self.answer(now, &question, known);
+                self.outputs.push_back(Output::Answer(question, answer));
+            }
+            Some(Ok(target)) => self.call(now, question, target),
+            Some(Err(refusal)) => self.refuse_until(question, refusal, known.until),
+        }
+    }
+
+    /// The edge to call, for those who have to be called: one that their certificate names, or nobody. What the naming
+    /// rule does not allow is not called.
+    fn callee(&self, question: &Question, known: &Known) -> Option<Result<HostPort, Refusal>> {
+        let Question::Proof {
+            domain,
+            providers,
+            providers_only,
+            identity: Identity::Shown { shown, .. },
+            ..
+        } = question
+        else {
+            return None;
+        };
+        let Ok(srv) = &known.answer else {
+            return Some(Err(Refusal::SrvUnresolved));
+        };
+        let provided: Vec<_> = provided(srv, providers).cloned().collect();
+        let targets = match provided.is_empty() {
+            false => Ok(provided),
+            true if *providers_only => Err(Refusal::DomainDenied),
+            true => self.targets(domain, srv),
+        };
+        let named = |target: &HostPort| shown.names.proves_host(&target.host);
+        Some(targets.and_then(|targets| {
+            let callee = targets.into_iter().find(named);
+            callee.ok_or(Refusal::Unproven("not_in_certificate"))
+        }))
+    }
+
+    fn call(&mut self, now: Now, question: Question, target: HostPort) {
+        let Some((key, source)) = question.shown().map(|shown| (shown.key, shown.source)) else {
+            return self.refuse(now, question, Refusal::DomainDenied);
+        };
+        let call = Call { key, target };
+        match self.callbacks.ask(now, &call, source, question) {
+            Next::Wait => {}
+            Next::Dial => self.outputs.push_back(Output::Call(call)),
+            Next::Known(question, called, until) => {
+                if let Err(fault @ (Fault::Budget | Fault::Busy)) = called {
+                    self.outputs.push_back(Output::NotCalled(fault));
+                }
+                self.called(now, *question, called, until);
+            }
+        }
+    }
+
+    /// Goes on with the names that the server showed, as if the caller had shown them.
+    fn called(&mut self, now: Now, question: Question, called: Called, until: Instant) {
+        let vouched = match called {
+            Ok(vouched) => vouched,
+            Err(fault) => {
+                return self.refuse_until(question, Refusal::Unproven(fault.label()), until);
+            }
+        };
+        let listed = question.listed().cloned();
+        let question = question.called_back(vouched);
+        match listed {
+            None => self.handle_question(now, question),
+            Some(target) => {
+                let answer = Answer {
+                    outcome: Ok(vec![target]),
+                    until,
+                    meter: None,
+                };
+                self.outputs.push_back(Output::Answer(question, answer));
+            }
         }
     }
 
@@ -341,9 +471,13 @@ impl Authority {
     }
 
     fn refuse(&mut self, now: Now, question: Question, refusal: Refusal) {
+        self.refuse_until(question, refusal, now.mono);
+    }
+
+    fn refuse_until(&mut self, question: Question, refusal: Refusal, until: Instant) {
         let answer = Answer {
             outcome: Err(refusal),
-            until: now.mono,
+            until,
             meter: None,
         };
         self.outputs.push_back(Output::Answer(question, answer));
@@ -374,6 +508,42 @@ impl Question {
         }
     }
 
+    const fn shown(&self) -> Option<&Arc<Shown>> {
+        match self {
+            Self::Proof {
+                identity: Identity::Shown { shown, .. },
+                ..
+            } => Some(shown),
+            Self::Proof { .. } | Self::Target { .. } => None,
+        }
+    }
+
+    const fn listed(&self) -> Option<&HostPort> {
+        match self {
+            Self::Proof {
+                identity: Identity::Shown { listed, .. },
+                ..
+            } => listed.as_ref(),
+            Self::Proof { .. } | Self::Target { .. } => None,
+        }
+    }
+
+    /// The same, with the names that the server showed.
+    fn called_back(mut self, vouched: Vouched) -> Self {
+        if let Self::Proof {
+            names,
+            certificate,
+            identity,
+            ..
+        } = &mut self
+        {
+            *names = vouched.names;
+            *certificate = vouched.certificate;
+            *identity = Identity::CalledBack;
+        }
+        self
+    }
+
     /// The core that asks.
     #[must_use]
     pub const fn core(&self) -> u8 {
@@ -397,6 +567,8 @@ fn provided<'a>(
 const TTL_MIN: Duration = Duration::from_secs(30);
 /// A partner that moves is found again within the hour.
 const TTL_MAX: Duration = Duration::from_secs(60 * 60);
+/// Partners that are called back at a time, unless it is said otherwise.
+const CALLS_MAX: usize = 16;
 /// Edges of one domain that are tried.
 const TARGETS_MAX: usize = 4;
 const NEGATIVE_TTL_MIN: Duration = Duration::from_secs(60);
@@ -443,6 +615,8 @@ mod tests {
         std::iter::from_fn(|| authority.poll_output())
             .map(|output| match output {
                 Output::Resolve(domain) => format!("resolve {domain}"),
+                Output::Call(call) => format!("call {}", call.target),
+                Output::NotCalled(fault) => format!("not called: {}", fault.label()),
                 Output::Answer(question, answer) => {
                     format!(
                         "{} {:?}",
@@ -546,6 +720,7 @@ mod tests {
                 discovered: false,
                 providers: Arc::default(),
                 providers_only: false,
+                identity: Identity::Certified,
             };
             authority.handle_question(start, question);
             let Some(Output::Answer(_, answer)) = authority.poll_output() else {

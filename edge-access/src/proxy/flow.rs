@@ -2,17 +2,18 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use edge_common::cert::identity::{CertificateId, Fingerprint, ProvenNames};
+use edge_common::cert::identity::{CertificateId, Fingerprint, KeyFingerprint, ProvenNames};
 use edge_common::config::Verification;
 use edge_common::domain_rule::FederationRules;
 use edge_common::host_name::{HostName, HostPort};
 
 use edge_common::timer::TimerId;
 
+use super::callback::Shown;
 use super::curb::Curb;
 use super::meter::Meter;
 use super::refusal::Refusal;
@@ -89,6 +90,8 @@ pub struct Partner {
     pub(super) meter: Option<Arc<Meter>>,
     /// What it may have us look up.
     pub(super) curb: Curb,
+    /// What it showed, while it has to be called back: until then it has no names.
+    pub(super) shown: Option<Arc<Shown>>,
     /// Where we dialled; `None` when they connected to us.
     pub dialled: Option<HostPort>,
     /// What the connection is for, once a domain was proven on it.
@@ -263,6 +266,7 @@ impl Partner {
             certificate: Arc::default(),
             meter: None,
             curb: Curb::default(),
+            shown: None,
             dialled,
             class: None,
             verdicts: Vec::new(),
@@ -274,6 +278,32 @@ impl Partner {
     pub fn issued(mut self, certificate: CertificateId) -> Self {
         self.certificate = Arc::new(certificate);
         self
+    }
+
+    /// As one who has to be called back: what it showed are not its names until then.
+    #[must_use]
+    pub fn to_call_back(mut self, key: KeyFingerprint, source: IpAddr) -> Self {
+        self.shown = Some(Arc::new(Shown {
+            names: std::mem::take(&mut self.names),
+            key,
+            source,
+        }));
+        self
+    }
+
+    /// It was called back: these are its names.
+    pub(super) fn called_back(&mut self, names: Arc<ProvenNames>, certificate: Arc<CertificateId>) {
+        self.shown = None;
+        self.names = names;
+        self.certificate = certificate;
+    }
+
+    /// What its certificate names, whether it is known to be its own or not.
+    #[must_use]
+    pub fn shown_names(&self) -> &Arc<ProvenNames> {
+        self.shown
+            .as_ref()
+            .map_or(&self.names, |shown| &shown.names)
     }
 
     /// Counts how one of its requests was answered.

@@ -17,6 +17,7 @@
 
 pub mod admission;
 mod answer;
+pub mod callback;
 pub mod contact;
 mod curb;
 mod dispatch;

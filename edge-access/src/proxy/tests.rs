@@ -2,6 +2,7 @@
 
 mod array;
 mod bad_input;
+mod callback;
 mod client;
 mod dialog;
 mod federation;

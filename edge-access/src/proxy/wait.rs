@@ -16,7 +16,7 @@ use edge_common::sip::parse::Index;
 use edge_common::time::Now;
 
 use super::dispatch::Target;
-use super::federation::{Answer, Question};
+use super::federation::{Answer, Identity, Question};
 use super::flow::{Partner, PartnerKind, Peer, Proof};
 use super::meter::Excess;
 use super::refusal::{Drop, Refusal};
@@ -118,12 +118,22 @@ impl Proxy {
                 flow,
                 domain,
                 discovered,
+                names,
+                certificate,
+                identity,
                 ..
             } => {
                 let wait = Wait::Proof(flow, domain.clone());
                 if let Some(partner) = self.partner_mut(flow) {
                     partner.meter = answer.meter.or_else(|| partner.meter.take());
                     partner.curb.judged(answer.outcome.is_ok());
+                }
+                if let (Identity::CalledBack, Some(partner)) = (identity, self.partner_mut(flow)) {
+                    partner.called_back(names, certificate);
+                    if answer.outcome.is_ok() && self.listed_edge(&domain).is_some() {
+                        // Its name decides from now on, as if it had shown it at once.
+                        return self.release(now, &wait);
+                    }
                 }
                 let rules = &self.settings.federation;
                 let proof = answer.outcome.map(|mut proven| {
@@ -257,6 +267,7 @@ impl Proxy {
         };
         let known = partner.verdict(&domain, now.mono).cloned();
         let names = Arc::clone(&partner.names);
+        let shown = partner.shown.clone();
         let rules = &self.settings.federation;
         let listed =
             |target: HostPort, kind| match partner_proof::prove_listed(&target.host, &names) {
@@ -277,6 +288,12 @@ impl Proxy {
                 | DomainRule::DefaultRoute(target),
                 _,
             ) => {
+                if shown.is_some_and(|shown| shown.names.proves_host(&target.host)) {
+                    return Err(match known {
+                        Some(Err(refusal)) => Stop::Refuse(refusal),
+                        Some(Ok(_)) | None => Wait::Proof(key, domain).into(),
+                    });
+                }
                 let kind = PartnerKind::of_edge(rules, &target.host);
                 listed(target, kind)
             }
@@ -341,8 +358,10 @@ impl Proxy {
         let is_news = partner.said(&domain) != Some(&verdict);
         partner.remember(domain.clone(), verdict.clone(), until);
         if is_news {
-            let (names, certificate) =
-                (Arc::clone(&partner.names), Arc::clone(&partner.certificate));
+            let (names, certificate) = (
+                Arc::clone(partner.shown_names()),
+                Arc::clone(&partner.certificate),
+            );
             let is_one_of_many = verdict.is_err() && !partner.curb.may_tell(now);
             self.event(Event::Verdict {
                 domain,
@@ -487,8 +506,14 @@ impl Proxy {
                 };
                 let (names, certificate) =
                     (Arc::clone(&partner.names), Arc::clone(&partner.certificate));
+                let shown = partner.shown.clone();
+                let listed = self.listed_edge(domain);
                 let rules = &self.settings.federation;
                 let rule = rules.of_domain(domain);
+                let identity = shown.map_or(Identity::Certified, |shown| Identity::Shown {
+                    shown,
+                    listed,
+                });
                 Output::Ask(Question::Proof {
                     flow: *flow,
                     domain: domain.clone(),
@@ -497,6 +522,7 @@ impl Proxy {
                     discovered: rule == DomainRule::Discovered,
                     providers: Arc::clone(&rules.provider_edges),
                     providers_only: rule == DomainRule::InPublicCloud,
+                    identity,
                 })
             }
             Wait::Target(domain) => {
@@ -514,6 +540,20 @@ impl Proxy {
             }
         };
         self.push(output);
+    }
+
+    /// The edge that an administrator listed for that domain.
+    fn listed_edge(&self, domain: &HostName) -> Option<HostPort> {
+        match self.settings.federation.of_domain(domain) {
+            DomainRule::Direct(target)
+            | DomainRule::Provider(target)
+            | DomainRule::DefaultRoute(target) => Some(target),
+            DomainRule::Automatic
+            | DomainRule::Discovered
+            | DomainRule::InPublicCloud
+            | DomainRule::Blocked
+            | DomainRule::Unlisted => None,
+        }
     }
 
     /// Looks again at everything that waited.

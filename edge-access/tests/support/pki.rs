@@ -61,6 +61,24 @@ impl Pki {
         dialer(issuer.store(name), self.verifier(), &[])
     }
 
+    /// Both sides of one server: it connects with a certificate of `issuer`, and listens with one of ours for the same key.
+    pub(crate) fn two_faces(
+        &self,
+        name: &str,
+        issuer: &Self,
+    ) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
+        let key = KeyPair::generate().expect("a key");
+        let face = |authority: &Self| {
+            let certificate = authority.sign(&[name], &key);
+            let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+            Store::of(vec![certificate.der().clone()], &key).expect("a pair")
+        };
+        (
+            dialer(face(issuer), self.verifier(), &[]),
+            mutual_listener(face(self), self.verifier(), &[]),
+        )
+    }
+
     /// A peer that shows a certificate for `name`, as the one that listens.
     pub(crate) fn server(&self, name: &str) -> Arc<ServerConfig> {
         mutual_listener(self.store(name), self.verifier(), &[])
@@ -82,6 +100,11 @@ impl Pki {
     }
 
     fn issue(&self, names: &[&str]) -> (rcgen::Certificate, KeyPair) {
+        let key = KeyPair::generate().expect("a key");
+        (self.sign(names, &key), key)
+    }
+
+    fn sign(&self, names: &[&str], key: &KeyPair) -> rcgen::Certificate {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names).expect("names");
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -93,8 +116,6 @@ impl Pki {
         params.not_before = start;
         params.not_after = rcgen::date_time_ymd(2046, 1, 1);
         params.use_authority_key_identifier_extension = true;
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.0).expect("signed");
-        (certificate, key)
+        params.signed_by(key, &self.0).expect("signed")
     }
 }

@@ -226,6 +226,27 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
+/// SHA-256 over a certificate's public key (SubjectPublicKeyInfo): tells whether two certificates have the same holder.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyFingerprint(pub [u8; 32]);
+
+impl KeyFingerprint {
+    /// Of the key in the certificate's DER; `None` when it cannot be read.
+    #[must_use]
+    pub fn of(der: &[u8]) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest(&SHA256, certificate.public_key().raw).as_ref());
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Debug for KeyFingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyFingerprint({})", Fingerprint(self.0))
+    }
+}
+
 /// A name without a wildcard. Servers inside may have an underscore.
 fn exact(name: &str) -> Option<HostName> {
     HostName::with_underscores(name).ok()

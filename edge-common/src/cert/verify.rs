@@ -27,7 +27,7 @@ use super::revocation::{Crl, CrlStore};
 use super::store::LoadError;
 use super::tls;
 use super::trust::{Roots, TrustStore};
-use crate::config::{ClientEku, Federation, Internal, Revocation};
+use crate::config::{Callback, ClientEku, Federation, Internal, Revocation};
 use crate::host_name::HostName;
 use crate::observe::metrics::Metrics;
 
@@ -45,6 +45,7 @@ pub struct PeerPolicy {
 pub struct PeerVerifier {
     trust: TrustStore,
     policy: PeerPolicy,
+    callback: Callback,
     crls: Arc<CrlStore>,
     /// Left empty: peers choose well without, and all public CAs by name would be sent with every handshake.
     hints: Vec<DistinguishedName>,
@@ -86,6 +87,7 @@ impl PeerVerifier {
         Arc::new(Self {
             trust,
             policy,
+            callback: Callback::Never,
             crls,
             hints: Vec::new(),
             tally: Arc::default(),
@@ -114,7 +116,64 @@ impl PeerVerifier {
             client_eku: config.client_eku,
             revocation: config.revocation,
         };
-        Ok(Self::new(TrustStore::federation(config)?, policy, crls))
+        let verifier = Self::new(TrustStore::federation(config)?, policy, crls);
+        Ok(verifier.calling_back(config.callback))
+    }
+
+    /// Lets clients in that are called back before they may do anything. Only a verifier that nobody has yet can be
+    /// changed.
+    #[must_use]
+    pub fn calling_back(mut self: Arc<Self>, callback: Callback) -> Arc<Self> {
+        if let Some(own) = Arc::get_mut(&mut self) {
+            own.callback = callback;
+        }
+        self
+    }
+
+    /// Whether a client that was let in with this chain, leaf first, has to be called back before it may do anything.
+    ///
+    /// The handshake tells nobody why it let somebody in, and a session that goes on was not looked at: hence once more.
+    #[must_use]
+    pub fn needs_callback(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
+        match self.callback {
+            Callback::Never => false,
+            Callback::Always => true,
+            Callback::WhenNeeded => !chain
+                .split_first()
+                .is_some_and(|(leaf, rest)| self.is_good_client(leaf, rest, now)),
+        }
+    }
+
+    fn is_good_client(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> bool {
+        let Ok(leaf) = EndEntityCert::try_from(certificate) else {
+            return false;
+        };
+        let Ok(names) = names(certificate) else {
+            return false;
+        };
+        let Some(terms) = self.trust.terms(&names, self.policy.revocation) else {
+            return false;
+        };
+        let path = Route {
+            leaf: &leaf,
+            intermediates,
+            roots: terms.roots,
+            now,
+        };
+        path.first_usage(self.client_usages()).is_ok()
+    }
+
+    const fn client_usages(&self) -> &'static [Usage] {
+        match self.policy.client_eku {
+            ClientEku::Client => &[Usage::Client],
+            ClientEku::ClientOrServer => &[Usage::Client, Usage::Server],
+            ClientEku::Any => &[Usage::Any],
+        }
     }
 
     /// Counts in `tally`, which outlives it: a verifier is made anew when the configuration is read again. Only one that
@@ -205,13 +264,14 @@ impl ClientCertVerifier for PeerVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let names = names(end_entity)?;
-        let usages = match self.policy.client_eku {
-            ClientEku::Client => &[Usage::Client][..],
-            ClientEku::ClientOrServer => &[Usage::Client, Usage::Server],
-            ClientEku::Any => &[Usage::Any],
-        };
-        self.verify(end_entity, intermediates, &names, usages, now)?;
-        Ok(ClientCertVerified::assertion())
+        match self.verify(end_entity, intermediates, &names, self.client_usages(), now) {
+            Ok(()) => Ok(ClientCertVerified::assertion()),
+            // It is let in as nobody: see `needs_callback`.
+            Err(error) if self.callback != Callback::Never && may_be_called_back(&error) => {
+                Ok(ClientCertVerified::assertion())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn verify_tls12_signature(
@@ -403,6 +463,20 @@ fn speaks_for_another(error: &webpki::Error) -> bool {
     )
 }
 
+/// A certificate that is not for clients, or of an authority that we do not know, may be that of a server all the same.
+/// One that is revoked, out of date or not the one that is pinned says enough.
+const fn may_be_called_back(error: &rustls::Error) -> bool {
+    matches!(
+        error,
+        rustls::Error::InvalidCertificate(
+            CertificateError::InvalidPurpose
+                | CertificateError::UnknownIssuer
+                // An authority that we know by name only: its key is another one.
+                | CertificateError::BadSignature
+        )
+    )
+}
+
 fn names(certificate: &CertificateDer<'_>) -> Result<ProvenNames, rustls::Error> {
     ProvenNames::from_certificate(certificate).map_err(|_| CertificateError::BadEncoding.into())
 }
@@ -445,7 +519,7 @@ mod tests {
     use crate::cert::test_handshake::{
         EDGE, Failed, PARTNER, Party, handshake, lenient, policy, trusting,
     };
-    use crate::cert::test_pki::{Authority, Wish};
+    use crate::cert::test_pki::{Authority, TODAY, Wish};
 
     /// The edge of contoso listens; a partner with what `wish` says connects.
     fn partner_connects(
@@ -465,6 +539,58 @@ mod tests {
         handshake(&partner.dialer(), &edge.listener(), EDGE)
             .map(drop)
             .map_err(|failed| failed.at_server())
+    }
+
+    #[test]
+    fn who_is_called_back_is_let_in_and_told_apart_from_who_proved_himself() {
+        let (authority, nobody) = (Authority::new("Public CA"), Authority::new("Nobody"));
+        let wish = Wish::named(PARTNER);
+        let mut server_only = Wish::named(PARTNER);
+        server_only.usages = vec![ServerAuth];
+        let mut revoked = Wish::named(PARTNER);
+        revoked.serial = 4711;
+        let shown = [
+            ("good", authority.issue(&wish)),
+            ("server", authority.issue(&server_only)),
+            ("nobody", nobody.issue(&wish)),
+            ("revoked", authority.issue(&revoked)),
+        ];
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(TODAY));
+        let told = |callback| {
+            shown.each_ref().map(|(what, issued)| {
+                let edge = PeerVerifier::new(
+                    trusting(&authority),
+                    policy(ClientEku::Client, Revocation::Soft),
+                    CrlStore::of(vec![authority.crl(&[4711], (1, 30), true)]),
+                )
+                .calling_back(callback);
+                let leaf = &issued.chain[0];
+                let told = match edge.verify_client_cert(leaf, &[], now) {
+                    Err(_) => "refused",
+                    Ok(_) if edge.needs_callback(&issued.chain, now) => "called back",
+                    Ok(_) => "proven",
+                };
+                (*what, told)
+            })
+        };
+        let expected = |good, server, nobody| {
+            [
+                ("good", good),
+                ("server", server),
+                ("nobody", nobody),
+                ("revoked", "refused"),
+            ]
+        };
+        assert_eq!(
+            told(Callback::Never),
+            expected("proven", "refused", "refused")
+        );
+        assert_eq!(
+            told(Callback::WhenNeeded),
+            expected("proven", "called back", "called back")
+        );
+        let all = "called back";
+        assert_eq!(told(Callback::Always), expected(all, all, all));
     }
 
     #[test]

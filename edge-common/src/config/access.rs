@@ -334,6 +334,8 @@ pub struct Federation {
     pub srv_order: SrvOrder,
     /// Which extended key usage a partner's certificate needs as a client.
     pub client_eku: ClientEku,
+    /// When a partner that connects to us is proven by a connection of ours to its edge.
+    pub callback: Callback,
     /// For partners that have no own value.
     pub revocation: Revocation,
     /// Revocation lists are fetched from where partners' certificates say.
@@ -411,6 +413,9 @@ pub struct FederationLimits {
     /// Certificates on the watch list; those that are connected, suspicious or decided on stay.
     #[schemars(range(min = 1, max = 100_000))]
     pub watch_list: usize,
+    /// Partners that are called back at the same time.
+    #[schemars(range(min = 1, max = 1000))]
+    pub callbacks: usize,
 }
 
 impl Default for FederationLimits {
@@ -421,6 +426,7 @@ impl Default for FederationLimits {
             discovered_contacts: 1000,
             crls: 64,
             watch_list: 1000,
+            callbacks: 16,
         }
     }
 }
@@ -521,6 +527,20 @@ pub enum ClientEku {
     ClientOrServer,
     /// Not looked at.
     Any,
+}
+
+/// When a partner that connects to us is proven by a connection of ours to its edge, where the same key has to be
+/// shown by a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Callback {
+    /// Its certificate has to be good for a client; the handshake fails otherwise.
+    #[default]
+    Never,
+    /// When its certificate has not the usage of a client, or no chain to a root.
+    WhenNeeded,
+    /// Each of them, whatever it shows.
+    Always,
 }
 
 /// Roots for partners' certificates.

@@ -169,6 +169,7 @@ fn federation(typed: file::Federation, federation_here: bool) -> Federation {
         blocked: typed.blocked,
         srv_order: typed.srv_order,
         client_eku: typed.client_eku,
+        callback: typed.callback,
         revocation: general,
         fetch_crls: typed.fetch_crls,
         trust_roots: if typed.trust_roots.as_os_str() == file::SYSTEM_ROOTS {

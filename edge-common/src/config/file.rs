@@ -13,8 +13,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::access::{
-    AccessLimits, ClientEku, Clients, DefaultRoute, Disclosure, FederationLimits, Flatten, Hep,
-    HideTopology, InsideRoutes, RegisterMode, SrvOrder, Trace, Verification, WebSocket,
+    AccessLimits, Callback, ClientEku, Clients, DefaultRoute, Disclosure, FederationLimits,
+    Flatten, Hep, HideTopology, InsideRoutes, RegisterMode, SrvOrder, Trace, Verification,
+    WebSocket,
 };
 use super::av::{AuthenticationFiles, AvLimits, RelayMode, RestSecretFiles};
 use super::network::{CertificateFiles, Drain, Revocation, SecretFiles, Vips};
@@ -364,6 +365,8 @@ pub(super) struct Federation {
     pub(super) srv_order: SrvOrder,
     /// Extended key usage that a partner has to show when it connects to us.
     pub(super) client_eku: ClientEku,
+    /// When a partner that connects to us is proven by a connection of ours to its edge, instead of by what it shows.
+    pub(super) callback: Callback,
     /// How much is asked of the revocation state of partners that have no own value.
     pub(super) revocation: Revocation,
     /// Revocation lists are fetched over HTTP, port 80, from where partners' certificates say.
@@ -410,6 +413,7 @@ impl Default for Federation {
             blocked: Vec::new(),
             srv_order: SrvOrder::default(),
             client_eku: ClientEku::default(),
+            callback: Callback::default(),
             revocation: Revocation::Soft,
             fetch_crls: true,
             trust_roots: SYSTEM_ROOTS.into(),

@@ -40,7 +40,7 @@ pub mod units;
 pub mod webconf;
 
 pub use access::{
-    Access, AccessLimits, ClientEku, Clients, DefaultRoute, Disclosure, Federation,
+    Access, AccessLimits, Callback, ClientEku, Clients, DefaultRoute, Disclosure, Federation,
     FederationLimits, Flatten, Hep, HideTopology, InsideRoutes, Partner, Provider, RegisterMode,
     SrvOrder, Trace, TrustRoots, Verification, WebSocket,
 };

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use edge_access::proxy::callback::Fault;
 use edge_access::proxy::federation::{self, Authority, Resolved};
 use edge_access::proxy::flow::{Partner, Peer, Standing};
 use edge_access::proxy::refusal::Refusal;
@@ -426,6 +427,12 @@ impl Stage {
                 federation::Output::Resolve(domain) => {
                     let resolved = self.lookup(&domain);
                     self.authority.handle_srv(self.now, &domain, resolved);
+                }
+                // Everybody on this stage shows a good certificate.
+                federation::Output::NotCalled(_) => {}
+                federation::Output::Call(call) => {
+                    let nobody = Err(Fault::Unreachable);
+                    self.authority.handle_called(self.now, &call, &nobody);
                 }
                 federation::Output::Answer(question, answer) => {
                     let core = usize::from(question.core());

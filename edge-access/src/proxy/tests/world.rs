@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use edge_common::cert::identity::{CertificateId, Fingerprint, ProvenNames};
+use edge_common::cert::identity::{CertificateId, Fingerprint, KeyFingerprint, ProvenNames};
 use edge_common::config::{
     AccessLimits, Clients, Disclosure, InsideRoutes, RegisterMode, SipDomain, WebSocket,
 };
@@ -16,6 +16,7 @@ use edge_common::random::Seeded;
 use edge_common::srv::{SrvAnswer, SrvRecord};
 use edge_common::time::{Now, UnixTime};
 
+use crate::proxy::callback::{Call, Called, Fault, Vouched};
 use crate::proxy::federation::{self, Authority, Resolved, Unavailable};
 use crate::proxy::flow::{Partner, Peer, Standing};
 use crate::proxy::settings::{FederationRules, Settings};
@@ -35,6 +36,9 @@ pub(super) struct World {
     pub(super) dialled: Vec<HostPort>,
     pub(super) resolved: Vec<HostName>,
     pub(super) events: Vec<Event>,
+    /// Host → certificate that it shows as a server: its key, and its number.
+    pub(super) servers: BTreeMap<&'static str, (u8, &'static str)>,
+    pub(super) called: Vec<HostPort>,
     /// What DNS is asked is lost.
     pub(super) deaf: bool,
     /// What left for other members.
@@ -122,6 +126,8 @@ impl World {
             dialled: Vec::new(),
             resolved: Vec::new(),
             events: Vec::new(),
+            servers: BTreeMap::new(),
+            called: Vec::new(),
             deaf: false,
             linked: Vec::new(),
         }
@@ -167,6 +173,25 @@ impl World {
         };
         let partner =
             Partner::new(Arc::new(names), Fingerprint([1; 32]), dialled).issued(certificate);
+        self.open(core, "203.0.113.10:5061", Peer::Partner(partner))
+    }
+
+    /// A connection of somebody who showed a certificate of that key and for that host, and proved nothing.
+    pub(super) fn unproven(&mut self, core: usize, host: &str, key: u8) -> FlowKey {
+        let names = ProvenNames {
+            dns: vec![name(host)],
+            ..ProvenNames::default()
+        };
+        let own = CertificateId {
+            issuer: "CN=Nobody".to_owned(),
+            serial: "1".to_owned(),
+        };
+        let partner = Partner::new(Arc::new(names), Fingerprint([key; 32]), None)
+            .issued(own)
+            .to_call_back(
+                KeyFingerprint([key; 32]),
+                "203.0.113.10".parse().expect("lawful"),
+            );
         self.open(core, "203.0.113.10:5061", Peer::Partner(partner))
     }
 
@@ -306,6 +331,11 @@ impl World {
                     self.resolved.push(domain.clone());
                     self.authority.handle_srv(self.now, &domain, resolved);
                 }
+                federation::Output::NotCalled(_) => {}
+                federation::Output::Call(call) => {
+                    let called = self.call(&call);
+                    self.authority.handle_called(self.now, &call, &called);
+                }
                 federation::Output::Answer(question, answer) => {
                     let core = usize::from(question.core());
                     self.cores[core].handle_answer(self.now, question, answer);
@@ -313,6 +343,27 @@ impl World {
             }
         }
         worked
+    }
+
+    fn call(&mut self, call: &Call) -> Called {
+        self.called.push(call.target.clone());
+        let &(key, serial) = self
+            .servers
+            .get(call.target.host.as_str())
+            .ok_or(Fault::Unreachable)?;
+        if KeyFingerprint([key; 32]) != call.key {
+            return Err(Fault::OtherKey);
+        }
+        Ok(Vouched {
+            names: Arc::new(ProvenNames {
+                dns: vec![call.target.host.clone()],
+                ..ProvenNames::default()
+            }),
+            certificate: Arc::new(CertificateId {
+                issuer: "CN=Public CA".to_owned(),
+                serial: serial.to_owned(),
+            }),
+        })
     }
 
     fn lookup(&self, domain: &HostName) -> Resolved {
