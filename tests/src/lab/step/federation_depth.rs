@@ -66,21 +66,25 @@ pub fn show(world: &mut World, report: &mut Report) {
         "9",
         "a certificate for servers is taken from a client, unless told not to",
         || {
-            let wish = Wish {
-                server_only: true,
-                ..Wish::default()
-            };
-            let pair = world
-                .public_ca
-                .issue_as("server-only", &["sip.alpine.test"], &wish)?;
+            let pair = server_only(world, "server-only")?;
             let seen = passes(world, &pair, "alpine.test")?;
             world.contoso.reconfigure(DISCOVERY, STRICT)?;
             no_answer(world, &pair, "alpine.test")?;
             passes(world, &partner(world, "sip.alpine.test")?, "alpine.test")?;
-            world.contoso.reconfigure(STRICT, REVOKING)?;
             Ok(Seen::text(format!(
                 "{seen}; refused under client_eku = \"client\""
             )))
+        },
+    );
+    report.check(
+        "9",
+        "without a client's certificate, a partner is called back at its edge",
+        || {
+            world.contoso.reconfigure(STRICT, CALLING)?;
+            let (_, edge) = web.as_ref().context("alpine's edge does not listen")?;
+            let seen = called_back(world, edge)?;
+            world.contoso.reconfigure(CALLING, REVOKING)?;
+            Ok(seen)
         },
     );
     report.check(
@@ -120,11 +124,23 @@ fn partner(world: &World, name: &str) -> Result<Pair> {
         .issue_as(&format!("depth-{name}"), &[name], &Wish::default())
 }
 
-/// The list of the public authority, with one number on it, at a web server.
-fn publish(world: &World) -> Result<Process> {
+/// A certificate for servers; each label has a key of its own.
+fn server_only(world: &World, label: &str) -> Result<Pair> {
+    let wish = Wish {
+        server_only: true,
+        ..Wish::default()
+    };
+    world.public_ca.issue_as(label, &["sip.alpine.test"], &wish)
+}
+
+/// The list of the public authority, with one number on it, at a web server. The same program is what listens as
+/// alpine's edge: a handshake is all that is asked of it.
+fn publish(world: &World) -> Result<(Process, Pair)> {
     let root = world.work.join("crl");
     fs::create_dir_all(&root)?;
     fs::write(root.join("public.crl"), world.public_ca.crl(&[REVOKED])?)?;
+    let edge = server_only(world, "alpine-edge")?;
+    let (chain, key) = (edge.chain.display(), edge.key.display());
     let conf = root.join("nginx.conf");
     let place = root.display();
     fs::write(
@@ -134,14 +150,23 @@ fn publish(world: &World) -> Result<Process> {
              http {{ access_log {place}/access.log;\n\
              client_body_temp_path {place}/b; proxy_temp_path {place}/p; fastcgi_temp_path {place}/f;\n\
              uwsgi_temp_path {place}/u; scgi_temp_path {place}/s;\n\
-             server {{ listen {NORTHWIND}:80; root {place}; }} }}\n"
+             server {{ listen {NORTHWIND}:80; root {place}; }}\n\
+             server {{ listen {NORTHWIND}:5061 ssl; ssl_certificate {chain}; ssl_certificate_key {key}; }} }}\n"
         ),
     )?;
     let mut command = world.net.northwind.command("nginx");
     command.arg("-c").arg(&conf).args(["-e", "stderr"]);
     let mut server = Process::start("nginx-crl", &mut command, &world.work)?;
     server.wait_listening(&world.net.northwind, &[("tcp", &format!("{NORTHWIND}:80"))])?;
-    Ok(server)
+    Ok((server, edge))
+}
+
+/// Alpine's edge, by the key that its listener shows; then somebody else with as good a certificate.
+fn called_back(world: &World, edge: &Pair) -> Result<Seen> {
+    let seen = passes(world, edge, "alpine.test")?;
+    let other = server_only(world, "alpine-other")?;
+    refused(world, &other, "alpine.test", "403", "1027;")?;
+    Ok(Seen::text(format!("{seen}; another key: 403")))
 }
 
 fn over_rate(world: &World) -> Result<Seen> {
@@ -297,6 +322,8 @@ const DISCOVERY: &str = "enabled = true\ndiscovery = true\nblocked = [\"evil.tes
     revocation = \"off\"\n";
 const STRICT: &str =
     "enabled = true\ndiscovery = true\nclient_eku = \"client\"\nrevocation = \"off\"\n";
+const CALLING: &str = "enabled = true\ndiscovery = true\nclient_eku = \"client\"\n\
+    callback = \"when-needed\"\nrevocation = \"off\"\n";
 const REVOKING: &str = "enabled = true\ndiscovery = true\nrevocation = \"hard\"\n";
 const DEFAULT_ROUTE: &str =
     "enabled = true\ndefault_route = { fqdn = \"edge.clearing.test\" }\nrevocation = \"off\"\n";
