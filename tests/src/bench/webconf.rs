@@ -431,7 +431,10 @@ fn write_files(places: &Places, certs: &Path) -> Result<()> {
     let directory = places.work.join("webconf");
     fs::create_dir_all(directory.join("run"))?;
     fs::create_dir_all(directory.join("state"))?;
-    crate::lab::ca::write_private(&directory.join("secret"), &("0123456789abcdef".repeat(4) + "\n"))?;
+    crate::lab::ca::write_private(
+        &directory.join("secret"),
+        &("0123456789abcdef".repeat(4) + "\n"),
+    )?;
     for file in ["edge.toml", "agent.toml", "haproxy.cfg"] {
         let from = places.benches.join("webconf").join(file);
         let text = fs::read_to_string(&from).with_context(|| format!("{from:?}"))?;
