@@ -55,6 +55,22 @@ impl TlsStream {
         }
     }
 
+    /// Sends as it is.
+    pub fn say(&mut self, text: &str) -> Result<()> {
+        let said = self.input.write_all(text.as_bytes());
+        said.and_then(|()| self.input.flush())
+            .context("the connection has ended")
+    }
+
+    /// The lines that come until none has come for `quiet`.
+    pub fn heard(&mut self, quiet: Duration) -> Vec<String> {
+        let mut lines = Vec::new();
+        while let Ok(line) = self.lines.recv_timeout(quiet) {
+            lines.push(line);
+        }
+        lines
+    }
+
     /// Waits until the far end has closed; nothing may come before that.
     pub fn ends(&mut self) -> Result<()> {
         match self.lines.recv_timeout(PATIENCE) {
