@@ -12,12 +12,13 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edge_common::cert::identity::{CertificateId, KeyFingerprint, ProvenNames};
 use edge_common::host_name::HostPort;
+use edge_common::limit::Source;
 use edge_common::time::Now;
 
 use super::federation::Question;
@@ -109,7 +110,7 @@ pub struct Callbacks {
     calling: BTreeMap<Call, Vec<Question>>,
     known: BTreeMap<Call, (Called, Instant)>,
     /// Calls of each network within its minute.
-    sources: BTreeMap<IpAddr, (u8, Instant)>,
+    sources: BTreeMap<Source, (u8, Instant)>,
 }
 
 impl Callbacks {
@@ -188,7 +189,7 @@ impl Callbacks {
 
     /// Counts a call of that network; `false` when it has had its share.
     fn spend(&mut self, now: Now, source: IpAddr) -> bool {
-        let source = network(source);
+        let source = Source::from(source);
         if self.sources.len() >= SOURCES_MAX && !self.sources.contains_key(&source) {
             self.sources.retain(|_, (_, ends)| *ends > now.mono);
             if self.sources.len() >= SOURCES_MAX {
@@ -202,17 +203,6 @@ impl Callbacks {
         let may = *calls < CALLS_PER_SOURCE;
         *calls = calls.saturating_add(1);
         may
-    }
-}
-
-/// Who has one address of IPv6 has the 2^64 beside it.
-fn network(source: IpAddr) -> IpAddr {
-    match source.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
     }
 }
 

@@ -19,6 +19,7 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,44 +47,40 @@ use crate::ewrp::{Number, Status};
 
 /// Answers until the task is aborted.
 pub async fn serve(agent: Rc<Agent>, listener: UnixListener) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
-            return;
-        };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let agent = Rc::clone(&agent);
-                agent.core.clone().spawn(async move {
-                    connection(agent, stream).await;
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                tracing::error!(%error, "the admission socket");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        }
-    }
+    let accept = async || listener.accept().await.map(|(stream, _)| stream);
+    serve_all(agent, "unix socket", accept, connection).await;
 }
 
 /// The same on a TCP port, for those who bear the token.
 pub async fn serve_tcp(agent: Rc<Agent>, listener: TcpListener) {
+    let accept = async || listener.accept().await.map(|(stream, _)| stream);
+    let by_tcp = |agent, stream| converse(agent, stream, Asks::ByTcp);
+    serve_all(agent, "TCP port", accept, by_tcp).await;
+}
+
+async fn serve_all<S, T>(
+    agent: Rc<Agent>,
+    listener: &'static str,
+    accept: impl AsyncFn() -> io::Result<S>,
+    talk: impl Fn(Rc<Agent>, S) -> T,
+) where
+    T: Future<Output = ()> + 'static,
+{
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
             return;
         };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let agent = Rc::clone(&agent);
-                agent.core.clone().spawn(async move {
-                    converse(agent, stream, Asks::ByTcp).await;
+        match accept().await {
+            Ok(stream) => {
+                let talk = talk(Rc::clone(&agent), stream);
+                agent.core.spawn(async move {
+                    talk.await;
                     drop(permit);
                 });
             }
             Err(error) => {
-                tracing::error!(%error, "the admission port");
+                tracing::error!(%error, listener, "admissions cannot be asked for");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
